@@ -121,9 +121,7 @@ def test_library_keeps_its_licences_and_runs_no_pickles(repo_root: Path) -> None
     for path, tree in library_trees(repo_root):
         for module in imported_modules(tree):
             top = module.split(".")[0]
-            if top in {"smplx", "anny", "chumpy", "dill", "joblib"}:
-                wrong.append(f"{path} imports {module}")
-            if top == "pickle" and path != "bodyfit/body/files.py":
+            if top in {"smplx", "anny", "chumpy", "cloudpickle", "dill", "joblib", "pickle", "_pickle"}:
                 wrong.append(f"{path} imports {module}")
             if module.startswith("numba.cuda") and path != "bodyfit/kernels/cuda.py":
                 wrong.append(f"{path} imports {module}")
@@ -131,7 +129,7 @@ def test_library_keeps_its_licences_and_runs_no_pickles(repo_root: Path) -> None
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            if called in {"pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "eval", "exec"}:
+            if called in {"torch.load", "eval", "exec", "__import__"}:
                 wrong.append(f"{path}:{node.lineno} calls {called}")
             for keyword in node.keywords:
                 if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
@@ -146,7 +144,7 @@ def test_library_keeps_its_licences_and_runs_no_pickles(repo_root: Path) -> None
         ("render/sideways.py", "import bodyfit.observe", "imports go down only"),
         ("kernels/heavy.py", "import torch", "kernels know arrays and floats only"),
         ("body/licensed.py", "import smplx", "nothing imports smplx"),
-        ("recording/unsafe.py", "import pickle", "only the restricted reader"),
+        ("recording/unsafe.py", "import pickle", "no pickle is ever run"),
     ],
 )
 def test_import_rules_bite(repo_root: Path, tmp_path: Path, place: str, line: str, contract: str) -> None:
