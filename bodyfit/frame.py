@@ -23,7 +23,8 @@ class Keypoints:
     def __post_init__(self) -> None:
         n = len(self.names)
         if self.xy.shape != (n, 2) or self.confidence.shape != (n,):
-            raise FrameError("keypoints", f"{n} points with a confidence each", f"{self.xy.shape} and {self.confidence.shape}")
+            found = f"{self.xy.shape} and {self.confidence.shape}"
+            raise FrameError("keypoints", f"{n} points with a confidence each", found)
         if not (np.isfinite(self.xy).all() and np.isfinite(self.confidence).all()):
             raise FrameError("keypoints", "finite numbers", "NaN or infinity")
 
