@@ -1,0 +1,269 @@
+"""From a person's main surface to a label for every pixel: person, not the person, or not to be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.observe.ground import Ground
+from bodyfit.observe.person import JUMP_M, JUMP_SHARE, Scene
+
+BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
+
+FOOTPRINT_M = 0.2
+"""Pieces that a nearer thing or the person's own arm cuts off lie within this of the rest, seen from above."""
+SOLE_BAND_M = 0.025
+"""Floor this close to a foot may be the foot's rim: its height does not tell."""
+OCCLUDER_GAP_M = 0.10
+"""A reading this much nearer than the person beside it may hide a part of them."""
+OCCLUDER_REACH_M = 1.0
+"""... unless it is farther to the side than an arm reaches."""
+EDGE_BAND_M = 0.06
+"""No reading this close to the person may be the person: stereo shadows, grazing surfaces."""
+HAIR_BAND_M = 0.18
+"""No reading above the head may be hair, which sends little light back."""
+OPEN_AREA_M2 = 0.3
+"""Without readings over more than this, away from a person seen from head to foot, there is just nothing in reach."""
+
+
+@dataclass(frozen=True)
+class NearGround:
+    """The floor under the person: the plane shifted to it, and from what height on a reading is a foot's."""
+
+    ground: Ground
+    height: NDArray[np.float32]
+    foot_m: float
+
+
+def floor_at_feet(scene: Scene, person: NDArray[np.bool_]) -> NearGround:
+    """Shifts the floor to the readings around the person, where carpet, lens or sensor bend it by a centimetre."""
+    ground = scene.ground
+    if ground.plane is None:
+        return NearGround(ground, scene.height, 0.0)
+    low = person & (scene.height < 0.3)
+    if not low.any():
+        low = person
+    foot = scene.plan[low]
+    near = scene.floor & (np.abs(scene.height) < 0.06)
+    for axis in (0, 1):
+        lo, hi = np.percentile(foot[:, axis], [1, 99])
+        near &= (scene.plan[..., axis] > lo - 0.35) & (scene.plan[..., axis] < hi + 0.35)
+    residual = scene.height[near]
+    typical = float(np.median(scene.sigma[low]))
+    if len(residual) < 300:
+        return NearGround(ground, scene.height, float(np.clip(2.5 * typical, 0.012, 0.03)))
+    shift = float(np.median(residual))
+    spread = 1.4826 * float(np.median(np.abs(residual - shift)))
+    if abs(shift) > 0.03 or ground.plane is None:
+        shift = 0.0
+    plane = ground.plane - np.array([0, 0, 0, shift])
+    height = np.where(scene.depth > 0, scene.height - np.float32(shift), np.float32(0))
+    return NearGround(replace(ground, plane=plane), height, float(np.clip(2.5 * spread, 0.012, 0.03)))
+
+
+def gather(scene: Scene, main: NDArray[np.bool_], near: NearGround) -> NDArray[np.bool_]:
+    """The whole person: the main surface, pieces that something in front cuts off from it, and the feet to the sole."""
+    from bodyfit.kernels.depthgrid import grow_into
+
+    person = main | _pieces(scene, main)
+    if scene.ground.plane is None:
+        return person
+    pitch = _pitch(scene)
+    z = float(np.median(scene.depth[person]))
+    allowed = (scene.depth > 0) & ~scene.wall & (near.height > near.foot_m) & (near.height < 0.25)
+    return grow_into(scene.depth, person, allowed, max(2, round(0.06 / (pitch * z))), JUMP_M, JUMP_SHARE)
+
+
+def _pitch(scene: Scene) -> float:
+    return 2.0 / (scene.camera.fx + scene.camera.fy)
+
+
+def _pieces(scene: Scene, main: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Surfaces that stand, as a whole, over the person's own footprint, and are near them in the picture."""
+    import cv2
+
+    cell_m = 0.05
+    plan = scene.plan
+    lo = plan[main].min(axis=0) - FOOTPRINT_M - 2 * cell_m
+    size = np.ceil((plan[main].max(axis=0) + FOOTPRINT_M + 2 * cell_m - lo) / cell_m).astype(int)
+    if size.max() > 200:
+        return np.zeros_like(main)
+    grid = np.zeros((size[0], size[1]), np.uint8)
+    own = ((plan[main] - lo) / cell_m).astype(np.int64)
+    grid[own[:, 0], own[:, 1]] = 1
+    radius = int(FOOTPRINT_M / cell_m)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    grid = cv2.dilate(grid, disc)
+
+    other = (scene.surface > 0) & ~main
+    labels = scene.surface[other]
+    where = ((plan[other] - lo) / cell_m).astype(np.int64)
+    inside = (where >= 0).all(1) & (where < size).all(1)
+    over = np.zeros(len(where), dtype=bool)
+    over[inside] = grid[where[inside, 0], where[inside, 1]] > 0
+    over &= scene.height[other] < scene.height[main].max() + 0.1
+    total = np.bincount(labels, minlength=scene.surfaces + 1)
+    share = np.bincount(labels, weights=over, minlength=scene.surfaces + 1) / np.maximum(total, 1)
+    area = np.bincount(labels, weights=scene.area[other], minlength=scene.surfaces + 1)
+    good = (share > 0.9) & (total >= 12) & (area < 0.4)
+    good[0] = False
+    # a surface that the person's own was cut from (a desk they touch) is not a piece of them
+    good[np.unique(scene.surface[main])] = False
+    piece = np.zeros_like(main)
+    piece[other] = good[labels]
+    if not piece.any():
+        return piece
+    z = float(np.median(scene.depth[main]))
+    distance = cv2.distanceTransform((~main).astype(np.uint8), cv2.DIST_L2, 3) * _pitch(scene) * z
+    closest = np.full(scene.surfaces + 1, np.inf)
+    np.minimum.at(closest, scene.surface[piece], distance[piece])
+    return piece & (closest[scene.surface] < 0.35)
+
+
+def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> NDArray[np.bool_]:
+    """Readings inside a given mask that are the person's: a mask may take in a rim of wall or floor."""
+    from bodyfit.kernels.depthgrid import surface_labels
+
+    reading = mask & (scene.depth > 0)
+    if scene.ground.plane is not None:
+        reading &= near.height > 0.5 * near.foot_m
+    if not reading.any():
+        return reading
+    labels, count = surface_labels(scene.depth, reading, JUMP_M, JUMP_SHARE)
+    flat = labels[reading]
+    area = np.bincount(flat, weights=scene.area[reading], minlength=count + 1)
+    main = int(area.argmax())
+    own = labels == main
+    lo = np.percentile(scene.plan[own], 1, axis=0) - 0.35
+    hi = np.percentile(scene.plan[own], 99, axis=0) + 0.35
+    within = ((scene.plan[reading] > lo) & (scene.plan[reading] < hi)).all(1) & ~scene.wall[reading]
+    share = np.bincount(flat, weights=within, minlength=count + 1) / np.maximum(np.bincount(flat, minlength=count + 1), 1)
+    good = share > 0.5
+    good[0], good[main] = False, True
+    return reading & good[labels]
+
+
+def label_pixels(
+    scene: Scene, person: NDArray[np.bool_], near: NearGround, raw: NDArray[np.float32], whole: bool,
+    mask: NDArray[np.bool_] | None,
+) -> NDArray[np.uint8]:
+    """A label for every pixel.
+
+    Args:
+        scene: what was measured of every pixel.
+        person: (H, W) bool, the readings that are the person's.
+        near: the floor at the feet.
+        raw: (H, W) depth before flying pixels were dropped: which side of an edge a mixed pixel is on.
+        whole: the person is seen from head to foot, so no large part of them can be without readings.
+        mask: (H, W) bool as given with the recording, or None.
+
+    Returns:
+        (H, W) uint8 of BACKGROUND, PERSON and UNKNOWN.
+    """
+    import cv2
+
+    z = float(np.median(scene.depth[person]))
+    pitch = _pitch(scene)
+    label = np.zeros(person.shape, np.uint8)
+    shape = mask if mask is not None else person
+    rows, cols = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+    reach = int(OCCLUDER_REACH_M / (pitch * z)) + 1
+    v0, v1 = max(0, rows[0] - reach), min(person.shape[0], rows[-1] + reach + 1)
+    u0, u1 = max(0, cols[0] - reach), min(person.shape[1], cols[-1] + reach + 1)
+    box = (slice(v0, v1), slice(u0, u1))
+    own, depth, floor = person[box], scene.depth[box], scene.floor[box]
+    near_height = near.height[box]
+
+    distance, owner = cv2.distanceTransformWithLabels(
+        (~own).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    own_v, own_u = np.nonzero(own)
+    index = np.zeros(int(owner.max()) + 1, np.int64)
+    index[owner[own_v, own_u]] = np.arange(len(own_v))
+    nearest = index[owner]
+    beside = depth[own_v, own_u][nearest]  # the person's depth at the nearest of their pixels
+    apart = distance * (pitch * beside)  # metres to the side, at the person
+
+    out = np.zeros(own.shape, np.uint8)
+    reading = depth > 0
+    out[reading & ~own & ~floor & (depth < beside - OCCLUDER_GAP_M) & (apart < OCCLUDER_REACH_M)] = UNKNOWN
+    if scene.ground.plane is not None:
+        foot = near_height[own_v, own_u][nearest] < 0.10
+        out[reading & ~own & (near_height < 0.04) & foot & (apart < np.maximum(SOLE_BAND_M, 1.5 * pitch * beside))] = UNKNOWN
+    out[own] = PERSON
+    if mask is not None:
+        given = mask[box]
+        out[given & ~reading] = PERSON
+        out[given & reading & ~own] = UNKNOWN
+        label[box] = out
+        return label
+
+    _label_gaps(out, own, reading, apart, distance, rows[0] - v0, pitch, z, whole)
+    _label_mixed(out, own, reading, raw[box], beside, distance)
+    label[box] = out
+    return label
+
+
+def _label_gaps(
+    out: NDArray[np.uint8], own: NDArray[np.bool_], reading: NDArray[np.bool_], apart: NDArray[np.float32],
+    distance: NDArray[np.float32], top: int, pitch: float, z: float, whole: bool,
+) -> None:
+    """Labels what has no reading, in place: enclosed by the person, by background, or open."""
+    import cv2
+
+    count, gaps, stats, _ = cv2.connectedComponentsWithStats((~reading).astype(np.uint8), connectivity=4)
+    ring = cv2.dilate(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    # which gaps touch the person, and which touch anything else
+    touches = np.bincount(gaps[ring & ~reading], minlength=count) > 0
+    other = cv2.dilate((reading & ~own).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    touches_other = np.bincount(gaps[other & ~reading], minlength=count) > 0
+    unsure = cv2.dilate((out == UNKNOWN).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    touches_unsure = np.bincount(gaps[unsure & ~reading], minlength=count) > 0
+    x, y = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
+    border = (
+        (x == 0) | (y == 0)
+        | (x + stats[:, cv2.CC_STAT_WIDTH] == out.shape[1]) | (y + stats[:, cv2.CC_STAT_HEIGHT] == out.shape[0])
+    )  # fmt: skip
+    area = stats[:, cv2.CC_STAT_AREA] * (pitch * z) ** 2
+    enclosed = touches & ~touches_other & ~border
+    dropout = ~touches & ~touches_unsure & (area < 0.02)
+    open_air = (area > OPEN_AREA_M2) | border
+    kind = np.full(count, 1, np.uint8)  # 1: unknown
+    kind[enclosed], kind[dropout] = 2, 3
+    if whole:
+        kind[open_air] = 4
+    kind[0] = 0
+    per_pixel = kind[gaps]
+    out[per_pixel == 1] = UNKNOWN
+    inner = per_pixel == 2
+    out[inner] = UNKNOWN
+    out[inner & (distance <= 2.5)] = PERSON  # a crease or a speck; a hole wider than that might be one
+    air = per_pixel == 4
+    out[air & (apart < EDGE_BAND_M)] = UNKNOWN
+    # hair: above the head's crown
+    crown = np.flatnonzero(own[top : top + max(1, round(0.1 / (pitch * z)))].any(0))
+    if len(crown):
+        h, side = round(HAIR_BAND_M / (pitch * z)), round(0.06 / (pitch * z))
+        head = np.zeros_like(air)
+        head[max(0, top - h) : top + 1, max(0, crown[0] - side) : crown[-1] + side + 1] = True
+        out[air & head] = UNKNOWN
+
+
+def _label_mixed(
+    out: NDArray[np.uint8], own: NDArray[np.bool_], reading: NDArray[np.bool_], raw: NDArray[np.float32],
+    beside: NDArray[np.float32], distance: NDArray[np.float32],
+) -> None:
+    """Labels dropped readings on the person's rim, in place: nearer to them than to what is behind is theirs.
+
+    A mixed pixel's depth lies between the two surfaces in the measure in which it sees each of them.
+    """
+    import cv2
+
+    mixed = (raw > 0) & ~reading & (distance <= 2.5)
+    if not mixed.any():
+        return
+    behind = cv2.dilate(np.where(reading & ~own, raw, 0).astype(np.float32), np.ones((5, 5), np.uint8))
+    edge = mixed & (behind > beside)
+    out[edge & (raw < 0.5 * (beside + behind)) & (raw > beside - 0.15)] = PERSON
