@@ -137,6 +137,14 @@ def test_library_keeps_its_licences_and_runs_no_pickles(repo_root: Path) -> None
     assert not wrong
 
 
+def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[str, Any]) -> None:
+    modules = {"opencv-python-headless": "cv2", "open3d-cpu": "open3d"}
+    declared = {re.split(r"[\[<>=; ]", line)[0] for line in pyproject["project"]["dependencies"]}
+    allowed = {modules.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"bodyfit"}
+    used = {module.split(".")[0] for _, tree in library_trees(repo_root) for module in imported_modules(tree)}
+    assert used <= allowed
+
+
 @pytest.mark.parametrize(
     ("place", "line", "contract"),
     [
