@@ -89,47 +89,32 @@ def skin(rest, weight_joints, weights, G, posed, joints, out):
 
 
 @njit(nogil=True, cache=True)
-def joint_shape_motion(jointdirs, parents, G, out):
+def joint_shape_motion(jointdirs, parents, R_cw, G, out):
     """How betas move a point that hangs rigidly on each joint, beside the point's own shape.
 
     jointdirs (J, 3, S) metres per beta at rest; out (J, 3, S) = d(posed joint)/d(beta) - G d(rest joint)/d(beta).
     """
     n_joints, _, n_betas = jointdirs.shape
-    moved = np.zeros((n_joints, 3, n_betas), np.float64)
     for j in range(n_joints):
         p = parents[j]
         for r in range(3):
             for s in range(n_betas):
                 acc = 0.0
                 if p < 0:
-                    # the root is placed by its own rest place, which the camera's rotation turns: G holds that times
-                    # the root's rotation, so the caller adds the difference (see `root_shape_motion`)
-                    acc = 0.0
+                    for k in range(3):
+                        acc += R_cw[r, k] * jointdirs[j, k, s]
                 else:
-                    acc = moved[p, r, s]
+                    acc = out[p, r, s]
                     for k in range(3):
                         acc += G[p, r, k] * (jointdirs[j, k, s] - jointdirs[p, k, s])
-                moved[j, r, s] = acc
+                out[j, r, s] = acc
     for j in range(n_joints):
         for r in range(3):
             for s in range(n_betas):
-                acc = moved[j, r, s]
+                acc = 0.0
                 for k in range(3):
-                    acc -= G[j, r, k] * jointdirs[j, k, s]
-                out[j, r, s] = acc
-
-
-@njit(nogil=True, cache=True)
-def add_root_shape_motion(jointdirs, R_cw, out):
-    """Adds to out (J, 3, S) the motion of the whole body with its root's rest place: R_cw · d(rest root)/d(beta)."""
-    n_joints, _, n_betas = jointdirs.shape
-    for r in range(3):
-        for s in range(n_betas):
-            acc = 0.0
-            for k in range(3):
-                acc += R_cw[r, k] * jointdirs[0, k, s]
-            for j in range(n_joints):
-                out[j, r, s] += acc
+                    acc += G[j, r, k] * jointdirs[j, k, s]
+                out[j, r, s] -= acc
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)

@@ -31,6 +31,13 @@ def flying_pixels(
             z = depth[v, u]
             if z <= 0:
                 continue
+            far, near = jump * z, slope * pitch * z
+            if (
+                0 < v < height - 1 and 0 < u < width - 1
+                and abs(depth[v, u - 1] - z) < near and abs(depth[v, u + 1] - z) < near
+                and abs(depth[v - 1, u] - z) < near and abs(depth[v + 1, u] - z) < near
+            ):  # fmt: skip
+                continue  # the middle of a surface, which most pixels are
             company = 0
             for y in range(max(0, v - 1), min(height, v + 2)):
                 for x in range(max(0, u - 1), min(width, u + 2)):
@@ -39,7 +46,6 @@ def flying_pixels(
             if company < 3:  # itself is one of them
                 out[v, u] = True
                 continue
-            far, near = jump * z, slope * pitch * z
             for k in range(4):
                 y0, x0, y1, x1 = v - dv[k], u - du[k], v + dv[k], u + du[k]
                 if y0 < 0 or x0 < 0 or y1 >= height or x1 >= width or y1 < 0 or y0 >= height:
@@ -108,6 +114,75 @@ def surface_labels(
                 else:
                     labels[v, u] = labels[r // width, r % width]
     return labels, count
+
+
+@njit(cache=True)
+def surface_stats(
+    labels: NDArray[np.int32], depth: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Of each label 0 … `count`: pixels (N,), sum of squared depths (N,), and box (N, 4) v0 v1 u0 u1, ends excluded."""
+    height, width = labels.shape
+    pixels = np.zeros(count + 1, dtype=np.int64)
+    squares = np.zeros(count + 1, dtype=np.float64)
+    boxes = np.zeros((count + 1, 4), dtype=np.int32)
+    boxes[:, 0], boxes[:, 2] = height, width
+    for v in range(height):
+        for u in range(width):
+            k = labels[v, u]
+            if k == 0:
+                continue
+            z = depth[v, u]
+            pixels[k] += 1
+            squares[k] += z * z
+            boxes[k, 0] = min(boxes[k, 0], v)
+            boxes[k, 1] = max(boxes[k, 1], v + 1)
+            boxes[k, 2] = min(boxes[k, 2], u)
+            boxes[k, 3] = max(boxes[k, 3], u + 1)
+    return pixels, squares, boxes
+
+
+@njit(cache=True)
+def room_maps(
+    depth: NDArray[np.float32], rays: NDArray[np.float64], offsets: NDArray[np.float64], noise: NDArray[np.float64],
+    walls: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Height (H, W) and plan position (H, W, 2) in metres, and kind (H, W): 0 no reading, 1 free, 2 floor, 3 wall.
+
+    Args:
+        depth: (H, W) metres, 0 = no reading.
+        rays: (3, 3), rows height, plan x and plan y as (per column, per row, constant) of the pixel, times the depth.
+        offsets: (3,) metres added to them.
+        noise: (4,) a and b of the standard deviation a + b z² of a height; the least height in metres above the floor
+            and how many standard deviations above it a reading is not the floor's (a least height below -100: no floor).
+        walls: (N, 5) nx, ny, d, start and end of each wall's line in plan view.
+    """
+    height, width = depth.shape
+    up = np.zeros((height, width), dtype=np.float32)
+    plan = np.zeros((height, width, 2), dtype=np.float32)
+    kind = np.zeros((height, width), dtype=np.uint8)
+    for v in range(height):
+        h0, x0, y0 = rays[0, 1] * v + rays[0, 2], rays[1, 1] * v + rays[1, 2], rays[2, 1] * v + rays[2, 2]
+        for u in range(width):
+            z = depth[v, u]
+            if z <= 0:
+                continue
+            h = (h0 + rays[0, 0] * u) * z + offsets[0]
+            x = (x0 + rays[1, 0] * u) * z + offsets[1]
+            y = (y0 + rays[2, 0] * u) * z + offsets[2]
+            up[v, u], plan[v, u, 0], plan[v, u, 1] = h, x, y
+            sigma = noise[0] + noise[1] * z * z
+            kind[v, u] = 1
+            if h < max(noise[2], noise[3] * sigma) and noise[2] > -100.0:
+                kind[v, u] = 2
+                continue
+            reach = 0.03 + 2.5 * max(0.004, 1.5 * sigma)
+            for k in range(walls.shape[0]):
+                nx, ny = walls[k, 0], walls[k, 1]
+                along = y * nx - x * ny
+                if abs(x * nx + y * ny + walls[k, 2]) < reach and walls[k, 3] - 0.1 < along < walls[k, 4] + 0.1:
+                    kind[v, u] = 3
+                    break
+    return up, plan, kind
 
 
 @njit(cache=True)

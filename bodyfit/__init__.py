@@ -1,0 +1,57 @@
+"""bodyfit: a person's body shape, pose and measurements from RGB-D frames.
+
+Names are imported when first used: `import bodyfit` alone loads neither Numba nor Open3D nor torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bodyfit.body.model import BodyModel, load_body_model
+    from bodyfit.camera import Camera, Distortion
+    from bodyfit.fit.config import FitConfig
+    from bodyfit.fit.fit import fit
+    from bodyfit.fit.result import FitResult, StopReason
+    from bodyfit.frame import Frame
+    from bodyfit.recording import open_recording, write_recording
+
+_WHERE = {
+    "BodyModel": "bodyfit.body.model",
+    "load_body_model": "bodyfit.body.model",
+    "Camera": "bodyfit.camera",
+    "Distortion": "bodyfit.camera",
+    "FitConfig": "bodyfit.fit.config",
+    "fit": "bodyfit.fit.fit",
+    "FitResult": "bodyfit.fit.result",
+    "StopReason": "bodyfit.fit.result",
+    "Frame": "bodyfit.frame",
+    "open_recording": "bodyfit.recording",
+    "write_recording": "bodyfit.recording",
+}
+__all__ = [
+    "BodyModel",
+    "Camera",
+    "Distortion",
+    "FitConfig",
+    "FitResult",
+    "Frame",
+    "StopReason",
+    "__version__",
+    "fit",
+    "load_body_model",
+    "open_recording",
+    "write_recording",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'bodyfit' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

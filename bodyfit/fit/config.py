@@ -1,0 +1,98 @@
+"""What a fit does, as frozen tables: each number has a unit and one effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Clothing:
+    """What is worn, as a Gaussian over the thickness between skin and the surface that the sensor sees, metres."""
+
+    name: str
+    shirt_m: tuple[float, float]
+    """mean and standard deviation over the trunk and the upper arms"""
+    trousers_m: tuple[float, float]
+    """over the pelvis, thighs and calves"""
+    shoes_m: tuple[float, float]
+    """over the feet; their soles lift the body by about as much"""
+    hair_m: tuple[float, float]
+    """over the scalp"""
+    sigma_behind_m: float
+    """how far the skin may lie behind the seen surface, beyond those means, before it counts as wrong"""
+
+
+CLOTHING = {
+    "tight": Clothing("tight", (0.0015, 0.0010), (0.0017, 0.0010), (0.001, 0.001), (0.003, 0.002), 0.010),
+    "casual": Clothing("casual", (0.0125, 0.0040), (0.0140, 0.0040), (0.008, 0.003), (0.013, 0.005), 0.012),
+    "loose": Clothing("loose", (0.030, 0.012), (0.028, 0.012), (0.010, 0.005), (0.018, 0.008), 0.025),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table of stages: on which mesh and grid, with which noise, and how firmly priors hold."""
+
+    name: str
+    level: int
+    """0 the full mesh, 1 and 2 the decimated ones"""
+    pixels: int
+    """person pixels aimed at: the grid takes every n-th pixel"""
+    iterations: int
+    """at most this many steps"""
+    num_betas: int
+    """how many shape components move"""
+    robust_depth_m: float
+    """Geman-McClure scale of the depth gap"""
+    robust_outline_m: float
+    """Geman-McClure scale of the outline's distance"""
+    pose_prior: float = 1.0
+    """factor on the pose prior's standard deviations; below 1 holds firmer"""
+    shape_prior: float = 1.0
+    """factor on the shape prior's standard deviations"""
+    clothing: bool = False
+    """whether garment thickness moves"""
+    damping: float = 1e-2
+    """first damping of Levenberg-Marquardt"""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the whole fit."""
+
+    sigma_depth_m: float = 0.010
+    """standard deviation of a depth residual, model error included"""
+    sigma_outline_m: float = 0.015
+    """standard deviation of an outline residual"""
+    effective_pixels: float = 2000.0
+    """how many independent residuals a view counts as, whatever its resolution: neighbouring pixels err together"""
+    sigma_floor_m: float = 0.010
+    """how well the soles lie on the floor"""
+    robust_floor_m: float = 0.030
+    """a sole higher than this is a lifted foot"""
+    prior_widening: float = 1.3
+    """factor on the shape prior's standard deviations: people vary more than the sample behind the prior"""
+    threads: int = 2
+    """how many views are worked on at once"""
+    headings: int = 8
+    """how many headings a cold start tries"""
+    survivors: int = 3
+    """how many different hypotheses are refined to the end"""
+    search: Stage = field(
+        default_factory=lambda: Stage("search", 2, 350, 5, 4, 0.25, 0.30, pose_prior=0.35, shape_prior=0.7)
+    )
+    arms: Stage = field(
+        default_factory=lambda: Stage("arms", 2, 450, 5, 6, 0.20, 0.25, pose_prior=0.6, shape_prior=0.7)
+    )
+    settle: tuple[Stage, ...] = field(
+        default_factory=lambda: (
+            Stage("settle", 2, 700, 10, 8, 0.12, 0.20, pose_prior=0.8, shape_prior=0.8),
+            Stage("settle fine", 1, 1200, 8, 12, 0.08, 0.15),
+        )
+    )
+    refine: tuple[Stage, ...] = field(
+        default_factory=lambda: (
+            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, clothing=True, damping=1e-3),
+            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, clothing=True, damping=1e-3),
+        )
+    )

@@ -1,0 +1,125 @@
+"""The main job: a recording in, one person's body out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bodyfit.body.model import SEXES, BodyModel, load_body_model
+from bodyfit.errors import BodyfitError, DeviceError, FrameError, InputError, PersonNotFoundError
+from bodyfit.fit.config import CLOTHING, FitConfig
+from bodyfit.fit.joint import FitSetup, Instant, fit_instants
+from bodyfit.fit.result import FitResult
+from bodyfit.observe.observation import Observation, observe
+
+if TYPE_CHECKING:
+    from bodyfit.recording.native import Recording
+
+Progress = Callable[[str, float], None]
+MIN_PERSON_PIXELS = 300
+
+
+def fit(
+    recording: Recording | str | Path,
+    *,
+    model: BodyModel | str | Path | None = None,
+    sex: str = "neutral",
+    clothing: str = "auto",
+    frames: Sequence[int] | None = None,
+    sensors: Sequence[str] | None = None,
+    person: int | None = None,
+    device: str = "cpu",
+    config: FitConfig | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Fits one person's shape and poses to a recording.
+
+    Args:
+        recording: an open recording or its folder.
+        model: a body, its file or its name; the shipped default where None.
+        sex: female, male or neutral: which prior over shapes holds.
+        clothing: tight, casual, loose or auto.
+        frames: positions in the recording, all where None.
+        sensors: names, all where None.
+        person: which one, from left to right, where several stand there.
+        device: cpu or auto; cuda does not exist yet.
+        progress: called with what is done and the fraction of the whole.
+        cancelled: asked between steps; True ends the fit with what it has.
+
+    Raises:
+        InputError: bad input or options, with the field's name.
+    """
+    check_options(sex, clothing, device)
+    say = progress or (lambda _stage, _fraction: None)
+    body = model if isinstance(model, BodyModel) else load_body_model(model)
+    if not isinstance(recording, (str, Path)):
+        source = recording
+    else:
+        from bodyfit.recording.native import open_recording
+
+        source = open_recording(Path(recording))
+    instants, skipped = look(source, frames, sensors, person, say)
+    return fit_instants(
+        FitSetup(body, sex, clothing, config or FitConfig()), instants, skipped=skipped, progress=say, cancelled=cancelled
+    )
+
+
+def check_options(sex: str, clothing: str, device: str) -> None:
+    """Refuses options that do not exist."""
+    if sex not in SEXES:
+        raise InputError("sex", f"one of {', '.join(SEXES)}", repr(sex))
+    if clothing not in (*CLOTHING, "auto"):
+        raise InputError("clothing", f"one of auto, {', '.join(CLOTHING)}", repr(clothing))
+    if device not in ("cpu", "auto"):
+        what = "cpu or auto (the fit on the GPU does not exist yet)" if device == "cuda" else "cpu, cuda or auto"
+        raise DeviceError("device", what, repr(device))
+
+
+def look(
+    recording: Recording,
+    frames: Sequence[int] | None,
+    sensors: Sequence[str] | None,
+    person: int | None,
+    progress: Progress,
+) -> tuple[list[Instant], dict[int, str]]:
+    """Reads the chosen frames and finds the person in each; frames without the person are skipped and named.
+
+    Raises:
+        InputError: a frame or sensor that does not exist; or no frame shows the person (the first frame's reason).
+    """
+    names = [s.name for s in recording.sensors]
+    for name in sensors or ():
+        if name not in names:
+            raise InputError("sensors", f"names of this recording's sensors ({', '.join(names)})", repr(name))
+    chosen = list(range(recording.num_frames)) if frames is None else list(dict.fromkeys(frames))
+    for i in chosen:
+        if not 0 <= i < recording.num_frames:
+            raise InputError("frames", f"positions from 0 to {recording.num_frames - 1}", str(i))
+    instants: list[Instant] = []
+    skipped: dict[int, str] = {}
+    first: BodyfitError | None = None
+    for n, i in enumerate(chosen):
+        seen: list[Observation] = []
+        for name in sensors or names:
+            frame = recording.frame(i, name)
+            if frame is None:
+                continue
+            try:
+                found = observe(frame, gravity_world=recording.gravity_world, person=person)
+                if int(((found.label == 1) & (found.depth > 0)).sum()) < MIN_PERSON_PIXELS:
+                    raise PersonNotFoundError(
+                        f"frame {i} of {name}", f"at least {MIN_PERSON_PIXELS} pixels with depth on the person", "fewer"
+                    )
+                seen.append(found)
+            except (PersonNotFoundError, FrameError) as error:
+                first = first or error
+                skipped[i] = str(error)
+        if seen:
+            skipped.pop(i, None)
+            instants.append(Instant(int(recording.indices[i]), float(recording.timestamps_s[i]), tuple(seen)))
+        progress("looking for the person", 0.1 * (n + 1) / len(chosen))
+    if not instants:
+        raise first or InputError("frames", "at least one frame of the chosen sensors", "none")
+    return instants, skipped

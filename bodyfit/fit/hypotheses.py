@@ -1,0 +1,106 @@
+"""Everyday standing poses to start from, built from a few plain angles per limb."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+
+
+class Arm(NamedTuple):
+    """A left arm in degrees, from the T-pose: twist about the upper arm, lowered in the frontal plane, brought forward
+    about the vertical, swung forward about the left-right axis; then the elbow's bend."""
+
+    lower: float
+    forward: float = 0.0
+    swing: float = 0.0
+    twist: float = 0.0
+    elbow: float = 10.0
+
+
+ARMS: dict[str, Arm] = {
+    "down": Arm(74),
+    "away": Arm(50),
+    "out": Arm(8),
+    "up": Arm(-62, elbow=20),
+    "on_hip": Arm(52, swing=-12, twist=62, elbow=85),
+    "before_belly": Arm(70, swing=15, twist=45, elbow=80),
+    "before_chest": Arm(62, swing=30, twist=40, elbow=120),
+    "forearm_forward": Arm(76, elbow=80),
+    "at_ear": Arm(48, forward=35, twist=0, elbow=140),
+    "behind_back": Arm(68, swing=-30, twist=75, elbow=55),
+    "reaching": Arm(15, forward=75, elbow=20),
+    "swung_forward": Arm(74, swing=28, elbow=25),
+    "swung_back": Arm(72, swing=-28, elbow=12),
+}
+
+
+class Legs(NamedTuple):
+    """Degrees: stance apart; left and right thigh forward; left and right knee bent."""
+
+    apart: float = 4.0
+    left: float = 0.0
+    right: float = 0.0
+    left_knee: float = 4.0
+    right_knee: float = 4.0
+
+
+STANCES: dict[str, tuple[str, str, Legs]] = {
+    "arms_down": ("down", "down", Legs()),
+    "a_pose": ("away", "away", Legs(9)),
+    "arms_out": ("out", "out", Legs(6)),
+    "hands_on_hips": ("on_hip", "on_hip", Legs(7)),
+    "hands_in_front": ("before_belly", "before_belly", Legs()),
+    "arms_crossed": ("before_chest", "before_chest", Legs()),
+    "walk_left": ("swung_back", "swung_forward", Legs(2, 22, -18, 8, 12)),
+    "walk_right": ("swung_forward", "swung_back", Legs(2, -18, 22, 12, 8)),
+}
+
+
+def _turn(axis: int, degrees: float) -> NDArray[np.float64]:
+    v = np.zeros(3)
+    v[axis] = np.radians(degrees)
+    return matrix_from_axis_angle(v)
+
+
+def mirrored(axis_angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation's mirror image left to right."""
+    return axis_angle * np.array([1.0, -1.0, -1.0])
+
+
+def arm_rotations(arm: Arm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Axis-angle of the left shoulder and the left elbow."""
+    R = _turn(0, -arm.swing) @ _turn(1, -arm.forward) @ _turn(2, -arm.lower) @ _turn(0, arm.twist)
+    return axis_angle_from_matrix(R), np.array([0.0, -np.radians(arm.elbow), 0.0])
+
+
+def with_arm(pose: NDArray[np.float64], names: tuple[str, ...], side: str, arm: Arm) -> NDArray[np.float64]:
+    """A copy of a pose (J, 3) with one arm replaced; wrist and collar go back to rest."""
+    out = pose.copy()
+    shoulder, elbow = arm_rotations(arm)
+    turn = mirrored if side == "right" else np.asarray
+    for joint, value in (("shoulder", shoulder), ("elbow", elbow), ("wrist", np.zeros(3)), ("collar", np.zeros(3))):
+        if f"{side}_{joint}" in names:
+            out[names.index(f"{side}_{joint}")] = turn(value)
+    return out
+
+
+def stance_pose(names: tuple[str, ...], stance: str) -> NDArray[np.float64]:
+    """(J, 3) axis-angle of a named stance; the root stays at zero."""
+    left, right, legs = STANCES[stance]
+    pose = np.zeros((len(names), 3))
+    pose = with_arm(pose, names, "left", ARMS[left])
+    pose = with_arm(pose, names, "right", ARMS[right])
+    values = {
+        "left_hip": axis_angle_from_matrix(_turn(2, legs.apart) @ _turn(0, -legs.left)),
+        "right_hip": axis_angle_from_matrix(_turn(2, -legs.apart) @ _turn(0, -legs.right)),
+        "left_knee": np.array([np.radians(legs.left_knee), 0, 0]),
+        "right_knee": np.array([np.radians(legs.right_knee), 0, 0]),
+    }
+    for name, value in values.items():
+        if name in names:
+            pose[names.index(name)] = value
+    return pose

@@ -1,0 +1,266 @@
+"""Cold start: from a mask, depth and gravity to a body that is near enough to refine; any heading, no network.
+
+Many headings and stances are tried on a coarse mesh; the best of each heading survive, their arms are searched again,
+since an arm in the wrong place is what a descent cannot repair; the best few are settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.body.model import BodyModel
+from bodyfit.fit.config import Clothing, FitConfig, Stage
+from bodyfit.fit.hypotheses import ARMS, STANCES, stance_pose, with_arm
+from bodyfit.fit.mesh import mesh_for
+from bodyfit.fit.pose_prior import PosePrior
+from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.solver import solve
+from bodyfit.fit.view import make_view
+from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+
+if TYPE_CHECKING:
+    from bodyfit.observe.observation import Observation
+
+SAME_HEADING_RAD = 0.5
+HEAD_MARGIN_M = 0.02
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is believed about the shape before a fit: mean (S,) betas and covariance (S, S)."""
+
+    mean: NDArray[np.float64]
+    cov: NDArray[np.float64]
+
+    def gaussian(self, num_betas: int) -> ShapeGaussian:
+        """The prior of the first betas, as offsets from the mean."""
+        n = min(num_betas, len(self.mean))
+        return ShapeGaussian(np.zeros(n), np.linalg.inv(self.cov[:n, :n]))
+
+
+@dataclass(frozen=True)
+class Start:
+    """A found start: pose (J, 3, 3), transl (3,), cost and the costs of the hypotheses that were settled too."""
+
+    rotations: NDArray[np.float64]
+    transl: NDArray[np.float64]
+    cost: float
+    rivals: tuple[float, ...]
+
+
+def person_points_world(observation: Observation) -> NDArray[np.float64]:
+    """(N, 3) the sensor's points on the person, world coordinates, metres."""
+    camera = observation.camera
+    v, u = np.nonzero((observation.label == 1) & (observation.depth > 0))
+    z = observation.depth[v, u].astype(np.float64)
+    points = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], 1)
+    T = observation.T_world_depth
+    return points @ T[:3, :3].T + T[:3, 3]
+
+
+def up_of(observation: Observation) -> NDArray[np.float64]:
+    """(3,) unit vector against gravity in the world; the camera's up where nothing is known."""
+    if observation.up_world is not None:
+        return np.asarray(observation.up_world, dtype=np.float64)
+    return -observation.T_world_depth[:3, 1]
+
+
+def shape_of_height(model: BodyModel, shape: Shape, stature_m: float, sigma_m: float) -> Shape:
+    """The prior told how tall the person is: a Gaussian conditioned on one linear measure."""
+    y = model.v_template[:, 1]
+    top, low = int(y.argmax()), int(y.argmin())
+    d = (model.shapedirs[top, 1] - model.shapedirs[low, 1]).astype(np.float64)
+    expected = float(y[top] - y[low]) + float(d @ shape.mean)
+    gain = shape.cov @ d / (d @ shape.cov @ d + sigma_m**2)
+    return Shape(shape.mean + gain * (stature_m - expected), shape.cov - np.outer(gain, d @ shape.cov))
+
+
+def seen_stature(observations: Sequence[Observation]) -> float | None:
+    """Height of the person's top above the floor, metres; None where the head is cut off or no floor is known."""
+    heights = []
+    for o in observations:
+        if o.floor_plane_world is None or "top" in o.cut_off:
+            continue
+        plane = np.asarray(o.floor_plane_world)
+        above = person_points_world(o) @ plane[:3] + plane[3]
+        heights.append(float(np.percentile(above, 99.8)))
+    return float(np.median(heights)) if heights else None
+
+
+def root_frame(up: NDArray[np.float64], toward: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+    """(3, 3) rotation of a body that stands along `up` and faces `toward` (both world), turned left by yaw."""
+    front = toward - up * (toward @ up)
+    front /= np.linalg.norm(front)
+    front = matrix_from_axis_angle(up * yaw) @ front
+    return np.stack([np.cross(up, front), up, front], 1)
+
+
+def place_pelvis(
+    model: BodyModel, betas: NDArray[np.float64], observations: Sequence[Observation], up: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(3,) where the root joint is, guessed from the points' middle, the floor or the head."""
+    points = np.concatenate([person_points_world(o) for o in observations])
+    # rows of unequal density: the middle of the range is steadier than the mean
+    height = points @ up
+    low, high = np.percentile(height, [2, 98])
+    trunk = points[(height > low + 0.45 * (high - low)) & (height < low + 0.85 * (high - low))]
+    middle = np.median(trunk if len(trunk) else points, axis=0)
+    if len(observations) == 1:
+        away = middle - observations[0].T_world_depth[:3, 3]
+        away -= up * (away @ up)
+        middle = middle + 0.09 * away / np.linalg.norm(away)
+    rest = model.rest_vertices(betas)
+    pelvis = float(model.joints_at_rest(betas)[0, 1])
+    o = observations[0]
+    if o.floor_plane_world is not None:
+        plane = np.asarray(o.floor_plane_world)
+        target = pelvis - rest[:, 1].min() - 0.01
+        return middle + plane[:3] * (target - (middle @ plane[:3] + plane[3]))
+    target = float(np.percentile(height, 99.8)) - (rest[:, 1].max() - pelvis)
+    return middle + up * (target - middle @ up)
+
+
+class Starter:
+    """Cold starts of one person: the meshes and the prior are made once."""
+
+    def __init__(
+        self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig
+    ) -> None:
+        self.model, self.shape, self.prior, self.clothing, self.config = model, shape, prior, clothing, config
+        self.names = model.joint_names
+        self._meshes = {}
+
+    def problem(self, stage: Stage, observations: Sequence[Observation], pose_mean: NDArray[np.float64]) -> Problem:
+        """One group for each row of pose_mean (N, J, 3), all looking at the same views."""
+        key = (stage.level, stage.num_betas)
+        if key not in self._meshes:
+            self._meshes[key] = mesh_for(self.model, stage.level, stage.num_betas, self.shape.mean)
+        views = [make_view(o, stage.pixels) for o in observations]
+        n = len(pose_mean)
+        items = np.array([(i, v) for i in range(n) for v in range(len(views))], dtype=np.int64)
+        return Problem(
+            self._meshes[key], views, items, stage, self.config, self.prior, pose_mean,
+            self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
+        )  # fmt: skip
+
+    def start(self, observations: Sequence[Observation], known_poses: Sequence[NDArray[np.float64]] = ()) -> Start:
+        """The best start for one instant; known_poses (J, 3) of the same person are tried beside the stances."""
+        up = up_of(observations[0])
+        pelvis = place_pelvis(self.model, self.shape.mean, observations, up)
+        toward = observations[0].T_world_depth[:3, 3] - pelvis
+        poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
+        yaws = np.arange(self.config.headings) * (2 * np.pi / self.config.headings)
+        body = np.stack([p for _ in yaws for p in poses])
+        body[:, 0] = 0
+        R = matrix_from_axis_angle(body)
+        R[:, 0] = np.repeat(np.stack([root_frame(up, toward, y) for y in yaws]), len(poses), 0)
+        n = len(body)
+        root = self.model.joints_at_rest(self.shape.mean)[0]
+        mesh_betas = min(self.config.search.num_betas, self.model.num_betas)
+        state = State(R, np.tile(pelvis - root, (n, 1)), np.zeros((n, mesh_betas)), np.arange(n))
+        found = solve(self.problem(self.config.search, observations, body), state)
+        keep = self._distinct(found.state, found.cost, 2 * self.config.survivors, up)
+        state, mean, cost = self._search_arms(observations, found.state.take(keep))
+        keep = self._distinct(state, cost, self.config.survivors, up, poses_too=True)
+        state, mean = state.take(keep), mean[keep]
+        for stage in self.config.settle:
+            state = _resized(state, min(stage.num_betas, self.model.num_betas))
+            general = np.broadcast_to(self.prior.mean, mean.shape)
+            solution = solve(self.problem(stage, observations, general), state)
+            state, cost = solution.state, solution.cost
+        order = np.argsort(cost, kind="stable")
+        b = int(order[0])
+        return Start(state.rotations[b], state.transl[b], float(cost[b]), tuple(float(cost[i]) for i in order[1:]))
+
+    def follow(self, observations: Sequence[Observation], before: Start) -> Start:
+        """A start from the instant before, which was a moment ago."""
+        state = State(before.rotations[None], before.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
+        cost = np.zeros(1)
+        for stage in self.config.settle:
+            state = _resized(state, min(stage.num_betas, self.model.num_betas))
+            solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
+            state, cost = solution.state, solution.cost
+        return Start(state.rotations[0], state.transl[0], float(cost[0]), ())
+
+    def _search_arms(
+        self, observations: Sequence[Observation], state: State
+    ) -> tuple[State, NDArray[np.float64], NDArray[np.float64]]:
+        """Each arm tried in every configuration; the best of both together, beside what was there."""
+        stage = self.config.arms
+        base = axis_angle_from_matrix(state.rotations)
+        trials, whose = [], []
+        for i, pose in enumerate(base):
+            for side in ("left", "right"):
+                for arm in ARMS.values():
+                    trials.append(with_arm(pose, self.names, side, arm))
+                    whose.append((i, side))
+        poses = np.stack(trials)
+        owners = np.array([w[0] for w in whose])
+        wide = _resized(state, min(stage.num_betas, self.model.num_betas)).take(owners)
+        wide.rotations[:] = matrix_from_axis_angle(poses)
+        wide.rotations[:, 0] = state.rotations[owners, 0]
+        tried = solve(self.problem(stage, observations, poses), wide, iterations=2)
+        found = axis_angle_from_matrix(tried.state.rotations)
+        pairs, starts = [], []
+        for i, pose in enumerate(base):
+            best = pose.copy()
+            second = pose.copy()
+            for side in ("left", "right"):
+                mine = [k for k, w in enumerate(whose) if w == (i, side)]
+                order = sorted(mine, key=lambda k: (tried.cost[k], k))
+                for target, k in ((best, order[0]), (second, order[1])):
+                    for joint in ("collar", "shoulder", "elbow", "wrist"):
+                        if f"{side}_{joint}" in self.names:
+                            j = self.names.index(f"{side}_{joint}")
+                            target[j] = found[k, j]
+            mixed = best.copy()
+            for joint in ("collar", "shoulder", "elbow", "wrist"):
+                if f"right_{joint}" in self.names:
+                    mixed[self.names.index(f"right_{joint}")] = second[self.names.index(f"right_{joint}")]
+            other = second.copy()
+            for joint in ("collar", "shoulder", "elbow", "wrist"):
+                if f"right_{joint}" in self.names:
+                    other[self.names.index(f"right_{joint}")] = best[self.names.index(f"right_{joint}")]
+            pairs += [best, pose, mixed, other]
+            starts += [i] * 4
+        poses = np.stack(pairs)
+        both = _resized(state, min(stage.num_betas, self.model.num_betas)).take(np.array(starts))
+        both.rotations[:] = matrix_from_axis_angle(poses)
+        both.rotations[:, 0] = state.rotations[starts, 0]
+        solution = solve(self.problem(stage, observations, poses), both)
+        return solution.state, poses, solution.cost
+
+    def _distinct(
+        self, state: State, cost: NDArray[np.float64], count: int, up: NDArray[np.float64], *, poses_too: bool = False
+    ) -> list[int]:
+        """The cheapest states that differ in heading (or, when asked, in an arm)."""
+        front = state.rotations[:, 0, :, 2]
+        front = front - (front @ up)[:, None] * up
+        front /= np.maximum(np.linalg.norm(front, axis=1, keepdims=True), 1e-9)
+        keep: list[int] = []
+        for i in np.argsort(cost, kind="stable"):
+            near = [k for k in keep if front[i] @ front[k] > np.cos(SAME_HEADING_RAD)]
+            if poses_too:
+                near = [k for k in near if self._same_pose(state.rotations[i], state.rotations[k])]
+            if not near:
+                keep.append(int(i))
+            if len(keep) == count:
+                break
+        return keep
+
+    def _same_pose(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+        turn = axis_angle_from_matrix(np.swapaxes(a[1:], 1, 2) @ b[1:])
+        return bool(np.linalg.norm(turn, axis=1).max() < SAME_HEADING_RAD)
+
+
+def _resized(state: State, num_shape: int) -> State:
+    """The state with fewer or more shape components; new ones start at the mean."""
+    shape = np.zeros((len(state.shape), num_shape))
+    n = min(num_shape, state.shape.shape[1])
+    shape[:, :n] = state.shape[:, :n]
+    return State(state.rotations, state.transl, shape, state.group)

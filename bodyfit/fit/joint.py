@@ -1,0 +1,297 @@
+"""All instants of a recording as one problem: a start for each, then one shape and every pose together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.body.model import BodyModel
+from bodyfit.errors import InputError
+from bodyfit.fit.config import CLOTHING, Clothing, FitConfig, Stage
+from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
+from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
+from bodyfit.fit.pose_prior import PosePrior, pose_prior
+from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.solver import Solution, solve
+from bodyfit.fit.view import make_view
+from bodyfit.observe.observation import Observation
+from bodyfit.rotation import axis_angle_from_matrix
+
+if TYPE_CHECKING:
+    from bodyfit.fit.result import FitResult
+
+WARM_GAP_S = 0.2
+"""frames nearer in time than this start from the one before"""
+LOST = 2.0
+"""a warm start that costs this many times the median of the frames before is searched again from nothing"""
+SHAPE_INSTANTS = 16
+"""at most this many instants, spread over the recording, decide the shape; the others then get their pose"""
+STATURE_SIGMA_M = 0.03
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What all chosen sensors saw of the person at one index of a recording."""
+
+    index: int
+    timestamp_s: float
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True)
+class FitSetup:
+    """Which body, which prior over shapes, which clothes (a name or auto), which settings."""
+
+    model: BodyModel
+    sex: str
+    clothing: str
+    config: FitConfig
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """The joint solution: poses (T, J, 3, 3), transl (T, 3), the shape (S + garments,) about the prior's mean and its
+    covariance, and per instant the rivals' costs and the cost of its start."""
+
+    rotations: NDArray[np.float64]
+    transl: NDArray[np.float64]
+    shape: NDArray[np.float64]
+    shape_cov: NDArray[np.float64]
+    pose_cov: NDArray[np.float64]
+    cost: float
+    solution: Solution
+    mean: NDArray[np.float64]
+    rivals: list[tuple[float, ...] | None]
+    start_costs: list[float]
+
+
+def prior_shape(setup: FitSetup) -> Shape:
+    """The shape prior of the asked sex, widened."""
+    prior = setup.model.priors.get(setup.sex) or setup.model.priors["neutral"]
+    return Shape(prior.mean, prior.cov * setup.config.prior_widening**2)
+
+
+def solve_joint(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    progress: Callable[[str, float], None],
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """Starts every instant, refines all with one shape."""
+    shape = prior_shape(setup)
+    prior = pose_prior(setup.model.joint_names)
+    stature = seen_stature([o for i in instants for o in i.observations])
+    told = shape
+    if stature is not None and 1.0 < stature < 2.4:
+        worn = clothing.hair_m[0] + clothing.shoes_m[0]
+        told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
+    starter = Starter(setup.model, told, prior, clothing, setup.config)
+    starts: list[Start] = []
+    warm: list[bool] = []
+    for n, instant in enumerate(instants):
+        start, is_warm = _start_of(starter, instants, starts, n)
+        starts.append(start)
+        warm.append(is_warm)
+        progress("finding the pose", 0.1 + 0.5 * (n + 1) / len(instants))
+    state = State(
+        np.stack([s.rotations for s in starts]),
+        np.stack([s.transl for s in starts]),
+        np.zeros((1, setup.model.num_betas + len(GARMENTS))),
+        np.zeros(len(starts), np.int64),
+    )
+    # the shape found so far is the conditioned mean: expressed about the prior's own mean
+    state.shape[0, : setup.model.num_betas] = told.mean - shape.mean
+    rivals = [None if w else s.rivals for s, w in zip(starts, warm, strict=True)]
+    return refine(setup, clothing, instants, state, shape, prior, rivals, [s.cost for s in starts], progress, cancelled)
+
+
+def _start_of(
+    starter: Starter, instants: Sequence[Instant], starts: Sequence[Start], n: int
+) -> tuple[Start, bool]:
+    instant = instants[n]
+    if n > 0 and instant.timestamp_s - instants[n - 1].timestamp_s <= WARM_GAP_S:
+        warm = starter.follow(instant.observations, starts[-1])
+        usual = float(np.median([s.cost for s in starts]))
+        if warm.cost <= LOST * usual:
+            return warm, True
+    known = [axis_angle_from_matrix(s.rotations) for s in starts[-2:]]
+    return starter.start(instant.observations, known), False
+
+
+def garment_directions(model: BodyModel, mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(V, 3, G) how a metre of each garment's thickness moves the seen surface: along the rest shape's normals."""
+    from bodyfit.kernels.body import vertex_normals
+
+    rest = model.rest_vertices(mean).astype(np.float32)
+    normals = np.empty_like(rest)
+    vertex_normals(rest, model.faces, normals)
+    return normals[:, :, None] * garment_fields(model)[:, None, :]
+
+
+def garment_prior(clothing: Clothing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation (G,) of the garments' thickness, metres."""
+    rows = np.array([clothing.shirt_m, clothing.trousers_m, clothing.shoes_m, clothing.hair_m])
+    return rows[:, 0], rows[:, 1]
+
+
+def joint_gaussian(shape: Shape, clothing: Clothing, num_betas: int) -> ShapeGaussian:
+    """The prior over [betas beyond the mean, garment thickness]."""
+    mean, sd = garment_prior(clothing)
+    n = min(num_betas, len(shape.mean))
+    precision = np.zeros((n + len(mean), n + len(mean)))
+    precision[:n, :n] = np.linalg.inv(shape.cov[:n, :n])
+    precision[n:, n:] = np.diag(1 / sd**2)
+    return ShapeGaussian(np.concatenate([np.zeros(n), mean]), precision)
+
+
+def refine(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    state: State,
+    shape: Shape,
+    prior: PosePrior,
+    rivals: list[tuple[float, ...] | None],
+    start_costs: list[float],
+    progress: Callable[[str, float], None],
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """One shape and all poses together, coarse mesh first; then the poses that had no say in the shape."""
+    T, S = len(instants), setup.model.num_betas
+    chosen = np.unique(np.linspace(0, T - 1, min(T, SHAPE_INSTANTS)).round().astype(int))
+    directions = garment_directions(setup.model, shape.mean + state.shape[0, :S])
+    mean, _ = garment_prior(clothing)
+    state.shape[0, S:] = mean
+    part = State(state.rotations[chosen], state.transl[chosen], state.shape, np.zeros(len(chosen), np.int64))
+    problem = solution = None
+    for k, stage in enumerate(setup.config.refine):
+        n = min(stage.num_betas, S)
+        mesh = mesh_for(setup.model, stage.level, n, shape.mean, directions)
+        small = State(
+            part.rotations, part.transl, np.concatenate([part.shape[:, :n], part.shape[:, S:]], 1), part.group
+        )
+        problem = _problem(
+            setup, clothing, mesh, stage, [instants[i] for i in chosen], prior, joint_gaussian(shape, clothing, n)
+        )
+        solution = solve(problem, small, cancelled=cancelled)
+        full = np.zeros((1, S + len(GARMENTS)))
+        full[:, :n], full[:, S:] = solution.state.shape[:, :n], solution.state.shape[:, n:]
+        if n < S:
+            full[:, n:S] = _expected_rest(shape.cov, full[0, :n], n)
+        part = State(solution.state.rotations, solution.state.transl, full, part.group)
+        progress(stage.name, 0.6 + 0.2 * (k + 1) / len(setup.config.refine))
+    assert problem is not None and solution is not None
+    rotations, transl = state.rotations.copy(), state.transl.copy()
+    rotations[chosen], transl[chosen] = part.rotations, part.transl
+    shape_cov, pose_cov_part = covariances(solution)
+    pose_cov = np.zeros((T, *pose_cov_part.shape[1:]))
+    pose_cov[chosen] = pose_cov_part
+    rest = [i for i in range(T) if i not in set(chosen.tolist())]
+    if rest:
+        followed = _poses_only(setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior)
+        rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
+        pose_cov[rest] = np.linalg.inv(followed.equations.A)
+    return JointFit(
+        rotations, transl, part.shape[0], shape_cov, pose_cov, float(solution.cost[0]), solution, shape.mean, rivals,
+        start_costs,
+    )  # fmt: skip
+
+
+def _expected_rest(cov: NDArray[np.float64], head: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The expected further betas given the first n."""
+    return cov[n:, :n] @ np.linalg.solve(cov[:n, :n], head)
+
+
+def _problem(
+    setup: FitSetup,
+    clothing: Clothing,
+    mesh: Mesh,
+    stage: Stage,
+    instants: Sequence[Instant],
+    prior: PosePrior,
+    gaussian: ShapeGaussian,
+) -> Problem:
+    views, items = [], []
+    for n, instant in enumerate(instants):
+        for observation in instant.observations:
+            items.append((n, len(views)))
+            views.append(make_view(observation, stage.pixels))
+    pose_mean = np.broadcast_to(prior.mean, (len(instants), *prior.mean.shape))
+    return Problem(
+        mesh, views, np.array(items, dtype=np.int64), stage, setup.config, prior, pose_mean, gaussian,
+        clothing.sigma_behind_m,
+    )  # fmt: skip
+
+
+def _poses_only(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    rotations: NDArray[np.float64],
+    transl: NDArray[np.float64],
+    found: NDArray[np.float64],
+    shape: Shape,
+    prior: PosePrior,
+) -> Solution:
+    """Each instant alone, with the shape held where the chosen instants put it."""
+    S = setup.model.num_betas
+    stage = replace(setup.config.refine[-1], level=1, pixels=2000)
+    directions = garment_directions(setup.model, shape.mean + found[:S])
+    mesh = mesh_for(setup.model, stage.level, S, shape.mean, directions)
+    # the shape is folded into the template; one direction stays, held still by its prior
+    held = replace(
+        mesh,
+        template=(mesh.template + mesh.shapedirs @ found.astype(np.float32)).astype(np.float32),
+        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
+        joint_template=mesh.joint_template + mesh.jointdirs @ found,
+        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
+        num_betas=1,
+    )
+    n = len(instants)
+    gaussian = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
+    state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
+    return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
+
+
+def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Covariance of the shape (S, S), poses marginalised, and of each pose (N, Q, Q), the shape held."""
+    eq = solution.equations
+    A_inv = np.linalg.inv(eq.A + 1e-9 * np.eye(eq.A.shape[1]))
+    C = eq.C[0] - np.einsum("nqs,nqr,nrt->st", eq.B, A_inv, eq.B)
+    return np.linalg.inv(0.5 * (C + C.T)), A_inv
+
+
+def garments_of(fit: JointFit, num_betas: int) -> Mapping[str, float]:
+    """Estimated thickness by garment, metres."""
+    return {g: float(x) for g, x in zip(GARMENTS, fit.shape[num_betas:], strict=True)}
+
+
+def fit_instants(
+    setup: FitSetup,
+    instants: Sequence[Instant],
+    *,
+    skipped: Mapping[int, str] | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Fits instants that are already observations; `fit` reads them from a recording.
+
+    Raises:
+        InputError: no instants.
+    """
+    from bodyfit.fit.outcome import make_result
+
+    if not instants:
+        raise InputError("instants", "at least one", "none")
+    say = progress or (lambda _stage, _fraction: None)
+    clothing = CLOTHING["casual" if setup.clothing == "auto" else setup.clothing]
+    found = solve_joint(setup, clothing, instants, say, cancelled)
+    say("measuring", 0.9)
+    result = make_result(setup, clothing, instants, found, skipped or {})
+    say("done", 1.0)
+    return result

@@ -1,0 +1,125 @@
+"""The body at one level of detail, as the arrays that the kernels take; garments are further shape directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.body.model import BodyModel
+
+GARMENTS = ("shirt", "trousers", "shoes", "hair")
+GARMENT_PARTS: dict[str, tuple[str, ...]] = {
+    "shirt": ("abdomen", "chest", "upper_arm"),
+    "trousers": ("pelvis", "thigh", "calf"),
+    "shoes": ("foot",),
+    "hair": ("head",),
+}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One level of a body around a mean shape; `shape` (S,) = betas beyond the mean, then garment thickness in metres.
+
+    template (V, 3), shapedirs (V, 3, S) float32; joint_template (J, 3), jointdirs (J, 3, S) float64.
+    """
+
+    template: NDArray[np.float32]
+    shapedirs: NDArray[np.float32]
+    weight_joints: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    joint_template: NDArray[np.float64]
+    jointdirs: NDArray[np.float64]
+    parents: NDArray[np.int32]
+    floor_vertices: NDArray[np.int32]
+    vertex_ids: NDArray[np.int32]
+    num_betas: int
+
+    @property
+    def num_shape(self) -> int:
+        """S: betas and garments together."""
+        return self.shapedirs.shape[2]
+
+
+def garment_fields(model: BodyModel) -> NDArray[np.float32]:
+    """(V, 4) how much of each garment's thickness a vertex carries, 0 to 1, smooth across the borders of parts."""
+    fields = np.zeros((model.num_vertices, len(GARMENTS)), np.float32)
+    if model.part_labels is None:
+        return fields
+    names = list(model.part_names)
+    for g, garment in enumerate(GARMENTS):
+        parts = [i for i, n in enumerate(names) if any(n.endswith(p) for p in GARMENT_PARTS[garment])]
+        fields[:, g] = np.isin(model.part_labels, parts)
+    if "chin" in model.landmarks and "head_top" in model.landmarks:
+        # hair covers the upper half of the head, behind the face
+        v = model.v_template
+        chin, top = v[model.landmarks["chin"]].mean(0), v[model.landmarks["head_top"]].mean(0)
+        up = (v[:, 1] - chin[1]) / max(float(top[1] - chin[1]), 1e-3)
+        back = (chin[2] - v[:, 2]) / max(float(top[1] - chin[1]), 1e-3)
+        fields[:, 3] *= np.clip((up + 0.9 * back - 0.62) / 0.15, 0, 1)
+    # three rounds of averaging over the neighbours soften the borders
+    from scipy.sparse import coo_matrix
+
+    edges = np.concatenate([model.faces[:, [0, 1]], model.faces[:, [1, 2]], model.faces[:, [2, 0]]])
+    n = model.num_vertices
+    A = coo_matrix((np.ones(len(edges), np.float32), (edges[:, 0], edges[:, 1])), shape=(n, n)).tocsr()
+    A = A + A.T
+    degree = np.maximum(np.asarray(A.sum(1)).ravel(), 1)[:, None]
+    for _ in range(3):
+        fields = (0.5 * fields + 0.5 * (A @ fields) / degree).astype(np.float32)
+    return fields
+
+
+def sole_vertices(template: NDArray[Any]) -> NDArray[np.int32]:
+    """(8,) the foremost, rearmost, innermost and outermost vertices of each sole."""
+    low = np.flatnonzero(template[:, 1] < template[:, 1].min() + 0.015)
+    out: list[int] = []
+    for side in (1.0, -1.0):
+        foot = low[template[low, 0] * side > 0]
+        if len(foot):
+            x, z = template[foot, 0], template[foot, 2]
+            out += [int(foot[i]) for i in (z.argmin(), z.argmax(), x.argmin(), x.argmax())]
+    return np.array(sorted(set(out)), np.int32)
+
+
+def mesh_for(
+    model: BodyModel,
+    level: int,
+    num_betas: int,
+    mean: NDArray[Any],
+    garments: NDArray[Any] | None = None,
+) -> Mesh:
+    """The body at a level of detail (0 = full) about the betas `mean` (S,), with the first `num_betas` free.
+
+    garments: (V, 3, G) displacement per metre of garment thickness, or None.
+    """
+    num_betas = min(num_betas, model.num_betas)
+    levels = min(level, len(model.levels))
+    ids = np.arange(model.num_vertices, dtype=np.int32) if levels == 0 else model.levels[levels - 1].vertex_ids
+    faces = model.faces if levels == 0 else model.levels[levels - 1].faces
+    template = model.rest_vertices(np.asarray(mean)).astype(np.float32)[ids]
+    dirs = model.shapedirs[ids][:, :, :num_betas]
+    jointdirs = model.joint_shapedirs[:, :, :num_betas]
+    if garments is not None:
+        dirs = np.concatenate([dirs, garments[ids].astype(np.float32)], 2)
+        jointdirs = np.concatenate([jointdirs, np.zeros((model.num_joints, 3, garments.shape[2]))], 2)
+    weight_joints, weights = model.sparse_weights
+    if levels == 0 and model.sample_mask is not None:
+        # mouth and eye cavities are surface but no evidence: their faces are not drawn
+        faces = faces[model.sample_mask[faces].all(1)]
+    return Mesh(
+        template=np.ascontiguousarray(template),
+        shapedirs=np.ascontiguousarray(dirs),
+        weight_joints=np.ascontiguousarray(weight_joints[ids]),
+        weights=np.ascontiguousarray(weights[ids]),
+        faces=np.ascontiguousarray(faces),
+        joint_template=model.joints_at_rest(np.asarray(mean)),
+        jointdirs=np.ascontiguousarray(jointdirs),
+        parents=model.parents,
+        floor_vertices=sole_vertices(template),
+        vertex_ids=np.asarray(ids),
+        num_betas=num_betas,
+    )

@@ -1,0 +1,102 @@
+"""How people stand: a Gaussian over each joint's axis-angle, and the range each joint has.
+
+Angles are radians about SMPL's axes at the zero pose (x to the person's left, y up, z to the front); the table gives
+the left side, the right is its mirror image (x, -y, -z). Ranges follow the usual clinical ranges of motion (American
+Academy of Orthopaedic Surgeons, "Joint Motion", 1965), widened by a tenth since a joint here is a rough copy of a real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRIPLE = tuple[float, float, float]
+
+# name: mean, standard deviation, lowest, highest
+TABLE: dict[str, tuple[TRIPLE, TRIPLE, TRIPLE, TRIPLE]] = {
+    "left_hip": ((-0.10, 0.0, 0.06), (0.45, 0.25, 0.20), (-2.2, -0.9, -0.6), (0.7, 0.9, 1.0)),
+    "spine1": ((0.0, 0.0, 0.0), (0.14, 0.10, 0.08), (-0.5, -0.4, -0.4), (0.8, 0.4, 0.4)),
+    "left_knee": ((0.15, 0.0, 0.0), (0.40, 0.08, 0.08), (-0.15, -0.3, -0.25), (2.6, 0.3, 0.25)),
+    "spine2": ((0.0, 0.0, 0.0), (0.12, 0.10, 0.08), (-0.4, -0.4, -0.4), (0.6, 0.4, 0.4)),
+    "left_ankle": ((0.0, 0.10, 0.0), (0.25, 0.15, 0.12), (-0.8, -0.6, -0.6), (0.8, 0.6, 0.6)),
+    "spine3": ((0.0, 0.0, 0.0), (0.10, 0.10, 0.08), (-0.4, -0.4, -0.4), (0.5, 0.4, 0.4)),
+    "left_foot": ((0.0, 0.0, 0.0), (0.10, 0.05, 0.05), (-0.6, -0.2, -0.2), (0.5, 0.2, 0.2)),
+    "neck": ((0.05, 0.0, 0.0), (0.20, 0.18, 0.12), (-0.7, -0.7, -0.5), (0.8, 0.7, 0.5)),
+    "left_collar": ((0.0, 0.0, -0.05), (0.06, 0.14, 0.14), (-0.3, -0.5, -0.4), (0.3, 0.4, 0.7)),
+    "head": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.12), (-0.7, -0.9, -0.5), (0.7, 0.9, 0.5)),
+    "left_shoulder": ((0.10, -0.10, -0.95), (0.55, 0.50, 0.45), (-1.6, -2.4, -2.0), (2.2, 1.5, 1.6)),
+    "left_elbow": ((0.05, -0.45, 0.0), (0.45, 0.55, 0.12), (-1.6, -2.7, -0.4), (1.6, 0.1, 0.4)),
+    "left_wrist": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.25), (-0.6, -0.6, -1.2), (0.6, 0.6, 1.2)),
+    "left_hand": ((0.0, 0.0, -0.15), (0.08, 0.08, 0.25), (-0.3, -0.3, -1.6), (0.3, 0.3, 0.4)),
+}
+OTHER = ((0.0, 0.0, 0.0), (0.08, 0.08, 0.08), (-0.6, -0.6, -0.6), (0.6, 0.6, 0.6))
+"""fingers, jaw and eyes of bodies that have them: depth says little about them"""
+
+SIGMA_LIMIT = 0.06
+"""how soft the end of a joint's range is"""
+MIRROR = np.array([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """mean, sigma, low, high (J, 3) radians; the root has none (sigma infinite)."""
+
+    mean: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def with_mean(self, pose: NDArray[np.float64]) -> PosePrior:
+        """The same spread about another pose (J, 3)."""
+        return PosePrior(pose, self.sigma, self.low, self.high)
+
+
+def pose_prior(joint_names: tuple[str, ...]) -> PosePrior:
+    """The prior for a body's joints, by their SMPL names."""
+    rows = []
+    for name in joint_names:
+        if name.startswith("right_") and "left_" + name[6:] in TABLE:
+            mean, sigma, low, high = (np.array(x) for x in TABLE["left_" + name[6:]])
+            ends = np.stack([low * MIRROR, high * MIRROR])
+            rows.append((mean * MIRROR, sigma, ends.min(0), ends.max(0)))
+        else:
+            rows.append(tuple(np.array(x) for x in TABLE.get(name, OTHER)))
+    mean, sigma, low, high = (np.array([r[i] for r in rows], dtype=np.float64) for i in range(4))
+    # the camera flip puts the root near π, where axis-angle has no derivative: it stays free
+    sigma[0], low[0], high[0] = np.inf, -np.inf, np.inf
+    return PosePrior(mean, sigma, low, high)
+
+
+def log_rotation(R: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Axis-angle θ (..., 3) of R (..., 3, 3) and dθ/dδ (..., 3, 3) for R·exp δ (inverse right Jacobian of SO(3);
+    Solà et al. 2018, "A micro Lie theory", eq. 144)."""
+    from bodyfit.rotation import axis_angle_from_matrix
+
+    theta = axis_angle_from_matrix(R)
+    angle = np.linalg.norm(theta, axis=-1)
+    safe = np.where(angle < 1e-4, 1.0, angle)
+    c = np.where(angle < 1e-4, 1.0 / 12.0, 1.0 / safe**2 - (1 + np.cos(safe)) / (2 * safe * np.sin(safe) + 1e-12))
+    K = np.zeros((*theta.shape, 3))
+    K[..., 0, 1], K[..., 0, 2], K[..., 1, 2] = -theta[..., 2], theta[..., 1], -theta[..., 0]
+    K[..., 1, 0], K[..., 2, 0], K[..., 2, 1] = theta[..., 2], -theta[..., 1], theta[..., 0]
+    return theta, np.eye(3) + 0.5 * K + c[..., None, None] * (K @ K)
+
+
+def pose_prior_terms(
+    R: NDArray[np.float64], mean: NDArray[np.float64], prior: PosePrior, widen: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3)."""
+    theta, D = log_rotation(R)
+    inv = 1.0 / (prior.sigma * widen)
+    r = (theta - mean) * inv
+    inv_limit = np.where(np.isfinite(prior.sigma), 1.0 / SIGMA_LIMIT, 0.0)
+    over = np.where(theta > prior.high, theta - prior.high, np.where(theta < prior.low, theta - prior.low, 0.0))
+    q = over * inv_limit
+    cost = 0.5 * ((r * r).sum((1, 2)) + (q * q).sum((1, 2)))
+    pull = r * inv + q * inv_limit
+    stiff = inv * inv + np.where(over != 0, inv_limit * inv_limit, 0.0)
+    gradient = np.einsum("njab,nja->njb", D, pull)
+    hessian = np.einsum("njab,nja,njac->njbc", D, np.broadcast_to(stiff, theta.shape), D)
+    return cost, gradient, hessian

@@ -1,0 +1,204 @@
+"""A batch of fits as one problem: groups share a shape, instants have a pose, views look at an instant.
+
+A cold start's hypotheses are groups of one instant that share one view; a recording is one group of many instants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.pose_prior import PosePrior, pose_prior_terms
+from bodyfit.fit.view import View
+from bodyfit.kernels import evidence as E
+
+
+@dataclass
+class State:
+    """rotations (N, J, 3, 3), transl (N, 3) metres, shape (G, S); group (N,) says whose shape an instant has."""
+
+    rotations: NDArray[np.float64]
+    transl: NDArray[np.float64]
+    shape: NDArray[np.float64]
+    group: NDArray[np.int64]
+
+    def take(self, instants: Sequence[int] | NDArray[Any]) -> State:
+        """Those instants, each as a group of its own."""
+        index = np.asarray(instants, dtype=np.int64)
+        return State(
+            self.rotations[index].copy(),
+            self.transl[index].copy(),
+            self.shape[self.group[index]].copy(),
+            np.arange(len(index)),
+        )
+
+    def copy(self) -> State:
+        """A state that can be changed without changing this one."""
+        return State(self.rotations.copy(), self.transl.copy(), self.shape.copy(), self.group)
+
+
+@dataclass(frozen=True)
+class ShapeGaussian:
+    """The prior over `shape` (S,): mean and precision (S, S)."""
+
+    mean: NDArray[np.float64]
+    precision: NDArray[np.float64]
+
+
+@dataclass
+class Linearization:
+    """Normal equations: A (N, Q, Q) of the poses, B (N, Q, S), C (G, S, S), gradients and costs (G,)."""
+
+    A: NDArray[np.float64]
+    B: NDArray[np.float64]
+    C: NDArray[np.float64]
+    pose_gradient: NDArray[np.float64]
+    shape_gradient: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    stats: NDArray[np.float64]
+    """(number of items, NUM_STATS)"""
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="bodyfit")
+
+
+class Scratch:
+    """What the kernel writes into while it looks at one view: one for each thread."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.rest = np.empty_like(mesh.template)
+        self.points = np.empty_like(mesh.template)
+        self.images: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]] = {}
+
+    def of(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """drawn depth, face and nearest model pixel, of the view's size."""
+        size = (view.depth.shape[0], view.depth.shape[1])
+        if size not in self.images:
+            self.images[size] = (np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.int32))
+        return self.images[size]
+
+
+@dataclass
+class Problem:
+    """What is fitted to what: items are pairs (instant, view)."""
+
+    mesh: Mesh
+    views: Sequence[View]
+    items: NDArray[np.int64]
+    stage: Stage
+    config: FitConfig
+    pose_prior: PosePrior
+    pose_mean: NDArray[np.float64]
+    shape_prior: ShapeGaussian
+    sigma_behind_m: float
+    use_floor: bool = True
+    _scratch: list[Scratch] = field(default_factory=list)
+
+    def settings(self, view: View) -> NDArray[np.float64]:
+        """The kernel's numbers for one view; every view counts as the same number of independent pixels."""
+        s = np.empty(E.NUM_SETTINGS)
+        s[E.SIGMA_DEPTH] = self.config.sigma_depth_m
+        s[E.SIGMA_BEHIND] = self.sigma_behind_m
+        s[E.ROBUST_DEPTH] = self.stage.robust_depth_m
+        s[E.SIGMA_OUTLINE] = self.config.sigma_outline_m
+        s[E.ROBUST_OUTLINE] = self.stage.robust_outline_m
+        s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
+        s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
+        s[E.ROBUST_FLOOR] = self.config.robust_floor_m
+        return s
+
+    def linearize(self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True) -> Linearization:
+        """Cost and normal equations at a state; instants whose group is not active are left at zero."""
+        mesh = self.mesh
+        n_instants, n_joints = state.rotations.shape[:2]
+        Q, S = 3 * n_joints + 3, mesh.num_shape
+        n_groups = len(state.shape)
+        on = np.ones(n_groups, bool) if active is None else active
+        out = Linearization(
+            np.zeros((n_instants, Q, Q)), np.zeros((n_instants, Q, S)), np.zeros((n_groups, S, S)),
+            np.zeros((n_instants, Q)), np.zeros((n_groups, S)), np.zeros(n_groups),
+            np.zeros((len(self.items), E.NUM_STATS)),
+        )  # fmt: skip
+        todo = [i for i, (n, _) in enumerate(self.items) if on[state.group[n]]]
+        threads = max(1, min(self.config.threads, len(todo)))
+        while len(self._scratch) < threads:
+            self._scratch.append(Scratch(mesh))
+        found: list[Any] = [None] * len(self.items)
+
+        def work(lane: int) -> None:
+            scratch = self._scratch[lane]
+            for i in todo[lane::threads]:
+                n, v = self.items[i]
+                H, g = np.empty((Q + S, Q + S) if want_rows else (1, 1)), np.empty(Q + S)
+                self.view_equations(state, n, self.views[v], scratch, H, g, out.stats[i], want_rows=want_rows)
+                found[i] = (H, g)
+
+        if threads == 1:
+            work(0)
+        else:
+            list(_pool(threads).map(work, range(threads)))
+        # summed in a fixed order, so that threads do not change the result
+        for i in todo:
+            n = self.items[i][0]
+            k = state.group[n]
+            H, g = found[i]
+            out.cost[k] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum()
+            if want_rows:
+                out.A[n] += H[:Q, :Q]
+                out.B[n] += H[:Q, Q:]
+                out.C[k] += H[Q:, Q:]
+                out.pose_gradient[n] += g[:Q]
+                out.shape_gradient[k] += g[Q:]
+        self._add_priors(state, on, out)
+        return out
+
+    def view_equations(
+        self,
+        state: State,
+        n: int,
+        view: View,
+        scratch: Scratch,
+        H: NDArray[np.float64],
+        g: NDArray[np.float64],
+        stats: NDArray[np.float64],
+        *,
+        want_rows: bool,
+    ) -> None:
+        """One instant against one view."""
+        mesh = self.mesh
+        E.linearize_view(
+            mesh.template, mesh.shapedirs, mesh.weight_joints, mesh.weights, mesh.faces,
+            mesh.joint_template, mesh.jointdirs, mesh.parents,
+            state.rotations[n], state.transl[n], state.shape[state.group[n]],
+            view.R_cw, view.t_cw, view.intrinsics, view.depth, view.label, view.near_person,
+            mesh.floor_vertices, view.floor_plane if self.use_floor else np.zeros(4), self.settings(view), want_rows,
+            scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
+        )  # fmt: skip
+
+    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
+        n_joints = state.rotations.shape[1]
+        live = on[state.group]
+        cost, gradient, hessian = pose_prior_terms(
+            state.rotations[live], self.pose_mean[live], self.pose_prior, self.stage.pose_prior
+        )
+        np.add.at(out.cost, state.group[live], cost)
+        where = np.flatnonzero(live)
+        out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
+        for j in range(1, n_joints):
+            out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        precision = self.shape_prior.precision / self.stage.shape_prior**2
+        d = state.shape[on] - self.shape_prior.mean
+        pull = d @ precision
+        out.cost[on] += 0.5 * (d * pull).sum(1)
+        out.shape_gradient[on] += pull
+        out.C[on] += precision

@@ -1,0 +1,70 @@
+"""An observation cut to the person and thinned to a stage's grid, as the kernels take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bodyfit.observe.observation import Observation
+
+MARGIN_M = 0.35
+"""how much around the person is kept: a limb of the model further out is not seen as wrong"""
+
+
+@dataclass(frozen=True)
+class View:
+    """One sensor's evidence on a grid (h, w): depth metres, label (0 background, 1 person, 2 unknown)."""
+
+    depth: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    near_person: NDArray[np.int32]
+    intrinsics: NDArray[np.float32]
+    R_cw: NDArray[np.float64]
+    t_cw: NDArray[np.float64]
+    floor_plane: NDArray[np.float64]
+    num_person: int
+    stride: int
+    origin: tuple[int, int]
+
+
+def make_view(observation: Observation, pixels: int) -> View:
+    """Thins an observation so that about `pixels` person pixels are left."""
+    from bodyfit.kernels.nearest import nearest_marked
+
+    person = observation.label == 1
+    count = int(person.sum())
+    stride = max(1, int(np.sqrt(count / max(pixels, 1)) + 0.35))
+    camera = observation.camera
+    rows, cols = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
+    seen = observation.depth[person & (observation.depth > 0)]
+    distance = float(np.median(seen)) if len(seen) else 2.0
+    margin = int(MARGIN_M * camera.fx / distance)
+    r0 = max(0, rows[0] - margin) // stride * stride
+    c0 = max(0, cols[0] - margin) // stride * stride
+    r1, c1 = min(camera.height, rows[-1] + margin + 1), min(camera.width, cols[-1] + margin + 1)
+    depth = np.ascontiguousarray(observation.depth[r0:r1:stride, c0:c1:stride], np.float32)
+    label = np.ascontiguousarray(observation.label[r0:r1:stride, c0:c1:stride], np.uint8)
+    near = np.where(label == 1, np.arange(label.size, dtype=np.int32).reshape(label.shape), np.int32(-1))
+    near = np.ascontiguousarray(near, np.int32)
+    nearest_marked(near)
+    T = observation.T_world_depth
+    R_cw = np.ascontiguousarray(T[:3, :3].T)
+    plane = observation.floor_plane_world
+    return View(
+        depth=depth,
+        label=label,
+        near_person=near,
+        intrinsics=np.array(
+            [camera.fx / stride, camera.fy / stride, (camera.cx - c0) / stride, (camera.cy - r0) / stride], np.float32
+        ),
+        R_cw=R_cw,
+        t_cw=-R_cw @ T[:3, 3],
+        floor_plane=np.zeros(4) if plane is None else np.asarray(plane, np.float64),
+        num_person=int((label == 1).sum()),
+        stride=stride,
+        origin=(int(r0), int(c0)),
+    )

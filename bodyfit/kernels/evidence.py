@@ -1,0 +1,306 @@
+"""One view of one posed body against one depth image: residuals, their Jacobian and the normal equations.
+
+Parameters of an instant, in this order: a rotation δ of each joint (3J, radians; R ← R·exp δ), the translation (3,
+metres, world) and the shape (S, betas and then clothing). Residuals are in metres:
+
+- depth: where model and person share a pixel, the distance from the model's face to the sensor's point along the
+  face's normal (projective point-to-plane);
+- outline, both ways: a model pixel where only background is seen is drawn to the nearest person pixel, and a person
+  pixel that the model leaves bare draws the nearest model pixel; the residual is the lateral distance.
+
+Robustifier: Geman-McClure, whose weight stays fixed within a step (iteratively reweighted least squares).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape, skin
+from bodyfit.kernels.nearest import nearest_marked
+from bodyfit.kernels.raster import barycentrics, draw_faces
+
+BLOCK = 64
+BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
+
+# places in `settings`
+SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND, SIGMA_FLOOR, ROBUST_FLOOR = range(8)
+NUM_SETTINGS = 8
+# places in `stats`
+(COST_DEPTH, COST_OUTLINE, COST_FLOOR, NUM_BOTH, NUM_PERSON, NUM_SPILLED, NUM_BARE, SUM_GAP) = range(8)
+NUM_STATS = 8
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def add_products(rows, n, H, g, n_params):
+    """H (P, P) += rowsᵀ·rows on and above the diagonal, g (P,) += rowsᵀ·residuals, for n rows [P values, residual]."""
+    i = 0
+    while i < n:
+        r0 = rows[i]
+        r1 = rows[i + 1]
+        r2 = rows[i + 2]
+        r3 = rows[i + 3]
+        for a in range(n_params):
+            x0, x1, x2, x3 = r0[a], r1[a], r2[a], r3[a]
+            if x0 == 0 and x1 == 0 and x2 == 0 and x3 == 0:
+                continue
+            g[a] += x0 * r0[n_params] + x1 * r1[n_params] + x2 * r2[n_params] + x3 * r3[n_params]
+            Ha = H[a]
+            for b in range(a, n_params):
+                Ha[b] += x0 * r0[b] + x1 * r1[b] + x2 * r2[b] + x3 * r3[b]
+        i += 4
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def surface_row(
+    corners, bary, grad, scale, residual,
+    rest, shapedirs, weight_joints, weights, joints, parents, G, Gf, posed, shape_motion, R_cw, W, X, row,
+):  # fmt: skip
+    """One Jacobian row: how a surface point's coordinate along `grad` (3,) changes with every parameter, times scale.
+
+    corners (3,) vertex numbers and bary (3,) weights of the point. W (J,) and X (J, 3) are scratch. Moving joint k by
+    ω moves the point by ω × Σ over the joints below k of w·(x - place of k): no per-vertex Jacobian is kept.
+    """
+    n_joints = parents.shape[0]
+    n_shape = shapedirs.shape[2]
+    base = 3 * n_joints
+    g0, g1, g2 = grad[0] * scale, grad[1] * scale, grad[2] * scale
+    for j in range(n_joints):
+        W[j] = 0.0
+        X[j, 0] = 0.0
+        X[j, 1] = 0.0
+        X[j, 2] = 0.0
+    for s in range(n_shape + 3):
+        row[base + s] = np.float32(0.0)
+    for i in range(3):
+        b = bary[i]
+        if b == 0:
+            continue
+        v = corners[i]
+        h0, h1, h2 = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for k in range(weights.shape[1]):
+            w = weights[v, k] * b
+            if w == 0:
+                break
+            j = weight_joints[v, k]
+            dx, dy, dz = rest[v, 0] - joints[j, 0], rest[v, 1] - joints[j, 1], rest[v, 2] - joints[j, 2]
+            W[j] += w
+            X[j, 0] += w * (Gf[j, 0, 0] * dx + Gf[j, 0, 1] * dy + Gf[j, 0, 2] * dz + posed[j, 0])
+            X[j, 1] += w * (Gf[j, 1, 0] * dx + Gf[j, 1, 1] * dy + Gf[j, 1, 2] * dz + posed[j, 1])
+            X[j, 2] += w * (Gf[j, 2, 0] * dx + Gf[j, 2, 1] * dy + Gf[j, 2, 2] * dz + posed[j, 2])
+            h0 += w * (Gf[j, 0, 0] * g0 + Gf[j, 1, 0] * g1 + Gf[j, 2, 0] * g2)
+            h1 += w * (Gf[j, 0, 1] * g0 + Gf[j, 1, 1] * g1 + Gf[j, 2, 1] * g2)
+            h2 += w * (Gf[j, 0, 2] * g0 + Gf[j, 1, 2] * g1 + Gf[j, 2, 2] * g2)
+        d0, d1, d2 = shapedirs[v, 0], shapedirs[v, 1], shapedirs[v, 2]
+        for s in range(n_shape):
+            row[base + 3 + s] += h0 * d0[s] + h1 * d1[s] + h2 * d2[s]
+    for j in range(n_joints):
+        w = np.float32(W[j])
+        if w != 0:
+            m = shape_motion[j]
+            w0, w1, w2 = w * g0, w * g1, w * g2
+            for s in range(n_shape):
+                row[base + 3 + s] += w0 * m[0, s] + w1 * m[1, s] + w2 * m[2, s]
+    for j in range(n_joints - 1, 0, -1):
+        if W[j] != 0:
+            p = parents[j]
+            W[p] += W[j]
+            X[p, 0] += X[j, 0]
+            X[p, 1] += X[j, 1]
+            X[p, 2] += X[j, 2]
+    for j in range(n_joints):
+        if W[j] == 0:
+            row[3 * j] = np.float32(0.0)
+            row[3 * j + 1] = np.float32(0.0)
+            row[3 * j + 2] = np.float32(0.0)
+            continue
+        a0 = X[j, 0] - W[j] * posed[j, 0]
+        a1 = X[j, 1] - W[j] * posed[j, 1]
+        a2 = X[j, 2] - W[j] * posed[j, 2]
+        c0, c1, c2 = a1 * g2 - a2 * g1, a2 * g0 - a0 * g2, a0 * g1 - a1 * g0
+        row[3 * j] = G[j, 0, 0] * c0 + G[j, 1, 0] * c1 + G[j, 2, 0] * c2
+        row[3 * j + 1] = G[j, 0, 1] * c0 + G[j, 1, 1] * c1 + G[j, 2, 1] * c2
+        row[3 * j + 2] = G[j, 0, 2] * c0 + G[j, 1, 2] * c1 + G[j, 2, 2] * c2
+    for c in range(3):
+        row[base + c] = R_cw[0, c] * g0 + R_cw[1, c] * g1 + R_cw[2, c] * g2
+    row[base + 3 + n_shape] = residual * scale
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def linearize_view(
+    template, shapedirs, weight_joints, weights, faces, joint_template, jointdirs, parents,
+    rotations, transl, shape,
+    R_cw, t_cw, intrinsics, depth, label, near_person,
+    floor_vertices, floor_plane, settings, want_rows,
+    rest, points, drawn, face, near_model, H, g, stats,
+):  # fmt: skip
+    """Normal equations of one view: fills H (P, P), g (P,) = gradient of the cost, stats (NUM_STATS,).
+
+    floor_plane (4,) in world coordinates, n·x + d = 0, all zero where the floor is unknown; floor_vertices (N,) are
+    the soles. rest, points (V, 3), drawn, face and near_model (h, w) are scratch that the caller may read afterwards.
+    """
+    n_joints, n_shape = parents.shape[0], shape.shape[0]
+    n_params = 3 * n_joints + 3 + n_shape
+    height, width = depth.shape
+    joints = np.empty((n_joints, 3), np.float64)
+    for j in range(n_joints):
+        for r in range(3):
+            acc = joint_template[j, r]
+            for s in range(n_shape):
+                acc += jointdirs[j, r, s] * shape[s]
+            joints[j, r] = acc
+    G = np.empty((n_joints, 3, 3), np.float64)
+    posed = np.empty((n_joints, 3), np.float64)
+    joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed)
+    rest_shape(template, shapedirs, shape.astype(np.float32), rest)
+    skin(rest, weight_joints, weights, G, posed, joints, points)
+    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    draw_faces(points, faces, fx, fy, cx, cy, drawn, face)
+    for r in range(height):
+        for c in range(width):
+            near_model[r, c] = r * width + c if face[r, c] >= 0 else -1
+    nearest_marked(near_model)
+
+    Gf = G.astype(np.float32)
+    posed_f = posed.astype(np.float32)
+    joints_f = joints.astype(np.float32)
+    motion = np.empty((n_joints, 3, n_shape), np.float64)
+    if want_rows:
+        joint_shape_motion(jointdirs, parents, R_cw, G, motion)
+    motion_f = motion.astype(np.float32)
+    H32 = np.zeros((n_params, n_params), np.float32)
+    g32 = np.zeros(n_params, np.float32)
+    rows = np.zeros((BLOCK, n_params + 1), np.float32)
+    filled = 0
+    W = np.empty(n_joints, np.float32)
+    X = np.empty((n_joints, 3), np.float32)
+    corners = np.empty(3, np.int32)
+    bary = np.empty(3, np.float32)
+    grad = np.empty(3, np.float32)
+    stats[:] = 0.0
+    weight = settings[PIXEL_WEIGHT]
+    sigma_d, c_d = settings[SIGMA_DEPTH], settings[ROBUST_DEPTH]
+    sigma_o, c_o = settings[SIGMA_OUTLINE], settings[ROBUST_OUTLINE]
+    c_d2, c_o2 = c_d * c_d, c_o * c_o
+    fmean = 0.5 * (fx + fy)
+    for r in range(height):
+        for c in range(width):
+            f = face[r, c]
+            kind = label[r, c]
+            rr, cc = r, c
+            if kind == PERSON:
+                stats[NUM_PERSON] += 1
+            residual = 0.0
+            strength = 0.0
+            if f >= 0 and kind == PERSON:
+                if depth[r, c] <= 0:
+                    continue
+                mode = 0
+            elif f >= 0 and kind == BACKGROUND:
+                seen = depth[r, c]
+                if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] - 0.10):
+                    continue  # something nearer hides what is behind it: no evidence against the model
+                mode = 1
+            elif f < 0 and kind == PERSON:
+                if near_model[r, c] < 0:
+                    continue
+                mode = 2
+                rr, cc = near_model[r, c] // width, near_model[r, c] % width
+                f = face[rr, cc]
+            else:
+                continue
+            i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+            dx, dy = (np.float32(cc) - cx) / fx, (np.float32(rr) - cy) / fy
+            wb, wc = barycentrics(
+                points[i, 0], points[i, 1], points[i, 2], points[j, 0], points[j, 1], points[j, 2],
+                points[k, 0], points[k, 1], points[k, 2], dx, dy,
+            )  # fmt: skip
+            z = drawn[rr, cc]
+            if mode == 0:
+                ax, ay, az = (
+                    points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2],
+                )  # fmt: skip
+                bx, by, bz = (
+                    points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2],
+                )  # fmt: skip
+                nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+                norm = np.sqrt(nx * nx + ny * ny + nz * nz)
+                if norm == 0:
+                    continue
+                gap = depth[r, c] - z
+                # the sensor's point lies outside of the body where it is on the normal's side
+                outside = (nx * dx + ny * dy + nz) / norm * gap
+                sigma = settings[SIGMA_BEHIND] if outside > 0 else sigma_d
+                keep = c_d2 / (c_d2 + gap * gap)
+                stats[COST_DEPTH] += 0.5 * weight * outside * outside / (sigma * sigma) * keep
+                stats[NUM_BOTH] += 1
+                stats[SUM_GAP] += abs(outside)
+                # residual = n·(model - sensor)
+                residual = -outside
+                strength = np.sqrt(weight) * keep / sigma
+                grad[0], grad[1], grad[2] = nx / norm, ny / norm, nz / norm
+            else:
+                if mode == 1:
+                    q = near_person[r, c]
+                    du, dv = np.float32(c - q % width), np.float32(r - q // width)
+                    stats[NUM_SPILLED] += 1
+                else:
+                    du, dv = np.float32(cc - c), np.float32(rr - r)
+                    stats[NUM_BARE] += 1
+                distance = np.sqrt(du * du + dv * dv)
+                du, dv = du / distance, dv / distance
+                # the outline runs between the two pixel centres
+                residual = (distance - 0.5) * z / fmean
+                keep = c_o2 / (c_o2 + residual * residual)
+                stats[COST_OUTLINE] += 0.5 * weight * residual * residual / (sigma_o * sigma_o) * keep
+                strength = np.sqrt(weight) * keep / sigma_o
+                # the pixel of a point moves with it, and outwards as it comes nearer
+                grad[0], grad[1], grad[2] = du, dv, -(du * dx + dv * dy)
+            if want_rows:
+                corners[0], corners[1], corners[2] = i, j, k
+                bary[0], bary[1], bary[2] = np.float32(1.0) - wb - wc, wb, wc
+                surface_row(
+                    corners, bary, grad, np.float32(strength), np.float32(residual),
+                    rest, shapedirs, weight_joints, weights, joints_f, parents, Gf, Gf, posed_f, motion_f,
+                    R_cw, W, X, rows[filled],
+                )  # fmt: skip
+                filled += 1
+                if filled == BLOCK:
+                    add_products(rows, BLOCK, H32, g32, n_params)
+                    filled = 0
+    if floor_plane[0] != 0 or floor_plane[1] != 0 or floor_plane[2] != 0:
+        sigma_f, c_f = settings[SIGMA_FLOOR], settings[ROBUST_FLOOR]
+        # the plane seen from the camera: n_c = R n, d_c = d - n_c·t
+        n0 = R_cw[0, 0] * floor_plane[0] + R_cw[0, 1] * floor_plane[1] + R_cw[0, 2] * floor_plane[2]
+        n1 = R_cw[1, 0] * floor_plane[0] + R_cw[1, 1] * floor_plane[1] + R_cw[1, 2] * floor_plane[2]
+        n2 = R_cw[2, 0] * floor_plane[0] + R_cw[2, 1] * floor_plane[1] + R_cw[2, 2] * floor_plane[2]
+        d_c = floor_plane[3] - (n0 * t_cw[0] + n1 * t_cw[1] + n2 * t_cw[2])
+        bary[0], bary[1], bary[2] = np.float32(1.0), np.float32(0.0), np.float32(0.0)
+        for i in range(floor_vertices.shape[0]):
+            v = floor_vertices[i]
+            above = n0 * points[v, 0] + n1 * points[v, 1] + n2 * points[v, 2] + d_c
+            # a foot may be lifted (robust), but never stands below the floor
+            keep = c_f * c_f / (c_f * c_f + above * above) if above > 0 else 1.0
+            stats[COST_FLOOR] += 0.5 * above * above / (sigma_f * sigma_f) * keep
+            if want_rows:
+                grad[0], grad[1], grad[2] = n0, n1, n2
+                corners[0] = v
+                surface_row(
+                    corners, bary, grad, np.float32(keep / sigma_f), np.float32(above),
+                    rest, shapedirs, weight_joints, weights, joints_f, parents, Gf, Gf, posed_f, motion_f,
+                    R_cw, W, X, rows[filled],
+                )  # fmt: skip
+                filled += 1
+                if filled == BLOCK:
+                    add_products(rows, BLOCK, H32, g32, n_params)
+                    filled = 0
+    if want_rows:
+        while filled % 4 != 0:
+            rows[filled, :] = np.float32(0.0)
+            filled += 1
+        add_products(rows, filled, H32, g32, n_params)
+        for a in range(n_params):
+            g[a] = g32[a]
+            for b in range(a, n_params):
+                H[a, b] = H32[a, b]
+                H[b, a] = H32[a, b]
