@@ -95,10 +95,15 @@ def _surface() -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Vertices and faces of the zero level by surface nets: a vertex per crossed cell, a quad per crossed edge."""
     low, high = np.array([-1.02, -1.32, -0.3]), np.array([1.02, 0.72, 0.36])
     # half a cell off the mirror plane, so that left and right are cut alike
-    axes = [np.arange(lo, hi, CELL_M) + (CELL_M * 0.013 if k else 0.0) for k, (lo, hi) in enumerate(zip(low, high))]
+    axes = [
+        np.arange(lo, hi, CELL_M) + (CELL_M * 0.013 if k else 0.0)
+        for k, (lo, hi) in enumerate(zip(low, high, strict=True))
+    ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     inside = _distance(grid) < 0
-    corners = [inside[i : i - 1 or None, j : j - 1 or None, k : k - 1 or None] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    corners = [
+        inside[i : i - 1 or None, j : j - 1 or None, k : k - 1 or None] for i in (0, 1) for j in (0, 1) for k in (0, 1)
+    ]
     count = np.sum(corners, axis=0)
     crossed = (count > 0) & (count < 8)
     number = np.full(crossed.shape, -1)
@@ -109,7 +114,10 @@ def _surface() -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     quads = []
     for axis in range(3):
         u, v = [(1, 2), (2, 0), (0, 1)][axis]
-        here, there = np.take(inside, range(inside.shape[axis] - 1), axis), np.take(inside, range(1, inside.shape[axis]), axis)
+        here, there = (
+            np.take(inside, range(inside.shape[axis] - 1), axis),
+            np.take(inside, range(1, inside.shape[axis]), axis),
+        )
         for cell in np.argwhere(here != there):
             ring = []
             for du, dv in ((-1, -1), (0, -1), (0, 0), (-1, 0)):
@@ -141,7 +149,11 @@ def _part_names() -> list[str]:
     names = []
     for joint in JOINT_NAMES:
         side, _, rest = joint.partition("_")
-        part = f"{side}_{PART_OF_JOINT[rest]}" if side in ("left", "right") and rest != "collar" else PART_OF_JOINT[rest or side]
+        part = (
+            f"{side}_{PART_OF_JOINT[rest]}"
+            if side in ("left", "right") and rest != "collar"
+            else PART_OF_JOINT[rest or side]
+        )
         names.append(part)
     return names
 
@@ -179,7 +191,10 @@ def _arrays() -> dict[str, NDArray]:
         regressor[k] = near * (rows @ np.linalg.solve((rows * near[:, None]).T @ rows, np.r_[joint, 1.0]))
     parts = _part_names()
     part_names = sorted(set(parts))
-    prior = {f"prior_mean_{s}": np.full(NUM_BETAS, m, np.float32) for s, m in (("female", -0.3), ("male", 0.3), ("neutral", 0.0))}
+    prior = {
+        f"prior_mean_{s}": np.full(NUM_BETAS, m, np.float32)
+        for s, m in (("female", -0.3), ("male", 0.3), ("neutral", 0.0))
+    }
     prior |= {f"prior_cov_{s}": np.eye(NUM_BETAS, dtype=np.float32) for s in ("female", "male", "neutral")}
     every = np.arange(len(v), dtype=np.int32)
     return {
@@ -214,5 +229,5 @@ def tiny_body_arrays() -> dict[str, NDArray]:
 def write_tiny_body(path: Path) -> Path:
     """Write the body file and return where it is."""
     with open(path, "wb") as f:
-        np.savez(f, **tiny_body_arrays())
+        np.savez(f, allow_pickle=False, **tiny_body_arrays())
     return path
