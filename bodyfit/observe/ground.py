@@ -37,26 +37,9 @@ class Ground:
     noise: tuple[float, float]
     visible_area_m2: float
 
-    def heights(self, depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
-        """Height (H, W) in metres above the floor (above the camera where there is none); 0 where no reading."""
-        plane = self.plane if self.plane is not None else np.array([*self.up, 0.0])
-        return linear_map(plane, depth, camera)
-
-    def sigma(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Standard deviation in metres of a floor reading's height at these depths."""
-        return np.float32(self.noise[0]) + np.float32(self.noise[1]) * depth * depth
-
-
-def linear_map(plane: NDArray[np.float64], depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
-    """n·x + d (H, W) of every pixel's point x for a plane (4,); 0 where the depth is 0."""
-    a, b = plane[0] / camera.fx, plane[1] / camera.fy
-    row = (a * (np.arange(camera.width) - camera.cx) + plane[2]).astype(np.float32)
-    col = (b * (np.arange(camera.height) - camera.cy)).astype(np.float32)
-    out = (col[:, None] + row[None, :]) * depth
-    out += np.float32(plane[3])
-    if plane[3]:
-        out[depth <= 0] = 0
-    return out
+    def sigma(self, depth: float) -> float:
+        """Standard deviation in metres of a floor reading's height at this depth."""
+        return self.noise[0] + self.noise[1] * depth * depth
 
 
 def sparse_points(

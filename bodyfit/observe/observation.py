@@ -13,7 +13,8 @@ from bodyfit.frame import Frame, Keypoints
 from bodyfit.observe.edges import drop_flying_pixels
 from bodyfit.observe.ground import Ground, find_ground
 from bodyfit.observe.normals import normals_from_depth
-from bodyfit.observe.person import Candidate, Scene, build_scene, find_candidates
+from bodyfit.observe.person import Candidate, find_candidates
+from bodyfit.observe.scene import Scene, build_scene
 from bodyfit.observe.silhouette import (
     BACKGROUND,
     PERSON,
@@ -108,13 +109,14 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         own = keep_consistent(scene, frame.mask, near) if near is not None else frame.mask & (depth > 0)
         if near is None or not own.any():
             raise PersonNotFoundError("mask", "depth readings where the mask says person", "none")
-        whole = True
+        whole, doubtful = True, None
     else:
         chosen = _choose(scene, find_candidates(scene), frame, gravity_cam, person)
-        near = floor_at_feet(scene, chosen.mask)
-        own = gather(scene, chosen.mask, near)
+        main = chosen.mask(depth.shape)
+        near = floor_at_feet(scene, main)
+        own, doubtful = gather(scene, main, near)
         whole = ground.plane is not None and float(near.height[own].min()) < 0.1
-    label = label_pixels(scene, own, near, frame.depth, whole, frame.mask)
+    label = label_pixels(scene, own, near, frame.depth, whole, frame.mask, doubtful)
     depth = np.where((label == PERSON) & ~own, np.float32(0), depth)
 
     plane_world, floor_height, up_world = _to_world(near.ground, gravity_world, scene, own, R, t)
@@ -178,7 +180,7 @@ def _choose(
         return people[person - 1]
     if len(people) > 1:
         where = ", ".join(
-            f"{k} at column {c.column:.0f}, {float(np.median(scene.depth[c.mask])):.1f} m away"
+            f"{k} at column {c.column:.0f}, {float(np.median(scene.depth[c.rows, c.cols])):.1f} m away"
             for k, c in enumerate(people, 1)
         )
         raise SeveralPeopleError(
@@ -207,7 +209,7 @@ def _check_scale(frame: Frame, gravity_cam: NDArray[np.float64] | None) -> None:
             c for c in find_candidates(build_scene(depth, frame.depth_camera, ground)) if c.human is None
         ]
         if people and ground.plane is not None:
-            away = float(np.median(depth[people[0].mask])) / factor
+            away = float(np.median(depth[people[0].rows, people[0].cols])) / factor
             tall = people[0].top_m / factor
             raise DepthUnitError(
                 "depth", "a person of human size", f"one {tall:.2g} m tall, {away:.2g} m away",

@@ -8,12 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.observe.ground import Ground
-from bodyfit.observe.person import JUMP_M, JUMP_SHARE, Scene
+from bodyfit.observe.scene import JUMP_M, JUMP_SHARE, Scene
 
 BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
 
 FOOTPRINT_M = 0.2
 """Pieces that a nearer thing or the person's own arm cuts off lie within this of the rest, seen from above."""
+LIMB_REACH_M = 0.6
+"""A limb that the body hides the root of is within this of the rest, seen from above."""
+LIMB_RADIUS_M = 0.13
+"""Half the width of a clothed thigh, with room."""
+MAX_PIECE_M2 = 0.4
+"""A separate piece of a person is smaller than this."""
 SOLE_BAND_M = 0.025
 """Floor this close to a foot may be the foot's rim: its height does not tell."""
 OCCLUDER_GAP_M = 0.10
@@ -42,84 +48,107 @@ def floor_at_feet(scene: Scene, person: NDArray[np.bool_]) -> NearGround:
     ground = scene.ground
     if ground.plane is None:
         return NearGround(ground, scene.height, 0.0)
-    low = person & (scene.height < 0.3)
-    if not low.any():
-        low = person
-    foot = scene.plan[low]
-    near = scene.floor & (np.abs(scene.height) < 0.06)
+    rows, cols = np.nonzero(person)
+    low = scene.height[rows, cols] < 0.3
+    if low.any():
+        rows, cols = rows[low], cols[low]
+    z = float(np.median(scene.depth[rows, cols]))
+    foot_m = float(np.clip(2.5 * ground.sigma(z), 0.012, 0.03))
+    # the floor around the feet, in the picture and in the room
+    reach = round(0.35 / (scene.pitch * z))
+    v0, v1 = max(0, rows.min() - reach // 2), rows.max() + reach // 2
+    u0, u1 = max(0, cols.min() - reach), cols.max() + reach
+    box = (slice(v0, v1, 2), slice(u0, u1, 2))
+    near = scene.floor[box] & (np.abs(scene.height[box]) < 0.06)
+    lo, hi = np.percentile(scene.plan[rows, cols], [1, 99], axis=0)
     for axis in (0, 1):
-        lo, hi = np.percentile(foot[:, axis], [1, 99])
-        near &= (scene.plan[..., axis] > lo - 0.35) & (scene.plan[..., axis] < hi + 0.35)
-    residual = scene.height[near]
-    typical = float(np.median(scene.sigma[low]))
-    if len(residual) < 300:
-        return NearGround(ground, scene.height, float(np.clip(2.5 * typical, 0.012, 0.03)))
+        near &= (scene.plan[box][..., axis] > lo[axis] - 0.35) & (scene.plan[box][..., axis] < hi[axis] + 0.35)
+    residual = scene.height[box][near]
+    if len(residual) < 100:
+        return NearGround(ground, scene.height, foot_m)
     shift = float(np.median(residual))
     spread = 1.4826 * float(np.median(np.abs(residual - shift)))
-    if abs(shift) > 0.03 or ground.plane is None:
-        shift = 0.0
-    plane = ground.plane - np.array([0, 0, 0, shift])
+    if abs(shift) > 0.03:
+        return NearGround(ground, scene.height, foot_m)
     height = np.where(scene.depth > 0, scene.height - np.float32(shift), np.float32(0))
-    return NearGround(replace(ground, plane=plane), height, float(np.clip(2.5 * spread, 0.012, 0.03)))
+    shifted = replace(ground, plane=ground.plane - np.array([0, 0, 0, shift]))
+    return NearGround(shifted, height, float(np.clip(2.5 * spread, 0.012, 0.03)))
 
 
-def gather(scene: Scene, main: NDArray[np.bool_], near: NearGround) -> NDArray[np.bool_]:
-    """The whole person: the main surface, pieces that something in front cuts off from it, and the feet to the sole."""
+def gather(
+    scene: Scene, main: NDArray[np.bool_], near: NearGround
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The whole person: the main surface, pieces that something in front cuts off from it, and the feet to the sole.
+
+    Returns:
+        (H, W) bool, the person's readings; and (H, W) bool, readings that may be theirs.
+    """
     from bodyfit.kernels.depthgrid import grow_into
 
-    person = main | _pieces(scene, main)
+    pieces, doubtful = _pieces(scene, main)
+    person = main | pieces
     if scene.ground.plane is None:
-        return person
-    pitch = _pitch(scene)
+        return person, doubtful
+    pitch = scene.pitch
     z = float(np.median(scene.depth[person]))
     allowed = (scene.depth > 0) & ~scene.wall & (near.height > near.foot_m) & (near.height < 0.25)
-    return grow_into(scene.depth, person, allowed, max(2, round(0.06 / (pitch * z))), JUMP_M, JUMP_SHARE)
+    grown = grow_into(scene.depth, person, allowed, max(2, round(0.06 / (pitch * z))), JUMP_M, JUMP_SHARE)
+    return grown, doubtful & ~grown
 
 
-def _pitch(scene: Scene) -> float:
-    return 2.0 / (scene.camera.fx + scene.camera.fy)
+def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Surfaces that are the person's though nothing in the picture joins them, and surfaces that may be.
 
-
-def _pieces(scene: Scene, main: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Surfaces that stand, as a whole, over the person's own footprint, and are near them in the picture."""
+    Theirs is what stands, as a whole, over their own footprint; and what borders on them in the picture, within an
+    arm's reach, and is as thin as a limb: the far leg of a side view, a hand stretched towards the camera. What borders
+    on them within reach and is thicker may be a part of them or a thing beside them.
+    """
     import cv2
 
     cell_m = 0.05
     plan = scene.plan
-    lo = plan[main].min(axis=0) - FOOTPRINT_M - 2 * cell_m
-    size = np.ceil((plan[main].max(axis=0) + FOOTPRINT_M + 2 * cell_m - lo) / cell_m).astype(int)
-    if size.max() > 200:
-        return np.zeros_like(main)
-    grid = np.zeros((size[0], size[1]), np.uint8)
-    own = ((plan[main] - lo) / cell_m).astype(np.int64)
-    grid[own[:, 0], own[:, 1]] = 1
-    radius = int(FOOTPRINT_M / cell_m)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    grid = cv2.dilate(grid, disc)
-
-    other = (scene.surface > 0) & ~main
-    labels = scene.surface[other]
-    where = ((plan[other] - lo) / cell_m).astype(np.int64)
-    inside = (where >= 0).all(1) & (where < size).all(1)
-    over = np.zeros(len(where), dtype=bool)
-    over[inside] = grid[where[inside, 0], where[inside, 1]] > 0
-    over &= scene.height[other] < scene.height[main].max() + 0.1
-    total = np.bincount(labels, minlength=scene.surfaces + 1)
-    share = np.bincount(labels, weights=over, minlength=scene.surfaces + 1) / np.maximum(total, 1)
-    area = np.bincount(labels, weights=scene.area[other], minlength=scene.surfaces + 1)
-    good = (share > 0.9) & (total >= 12) & (area < 0.4)
-    good[0] = False
+    lo = plan[main].min(axis=0) - LIMB_REACH_M - 2 * cell_m
+    size = np.ceil((plan[main].max(axis=0) + LIMB_REACH_M + 2 * cell_m - lo) / cell_m).astype(int)
+    theirs, doubtful = np.zeros_like(main), np.zeros_like(main)
+    small = (scene.pixels >= 12) & (scene.area_m2 < MAX_PIECE_M2)
     # a surface that the person's own was cut from (a desk they touch) is not a piece of them
-    good[np.unique(scene.surface[main])] = False
-    piece = np.zeros_like(main)
-    piece[other] = good[labels]
-    if not piece.any():
-        return piece
-    z = float(np.median(scene.depth[main]))
-    distance = cv2.distanceTransform((~main).astype(np.uint8), cv2.DIST_L2, 3) * _pitch(scene) * z
-    closest = np.full(scene.surfaces + 1, np.inf)
-    np.minimum.at(closest, scene.surface[piece], distance[piece])
-    return piece & (closest[scene.surface] < 0.35)
+    small[np.unique(scene.surface[main])] = False
+    small[0] = False
+    other = small[scene.surface] & ~main
+    if size.max() > 200 or not other.any():
+        return theirs, doubtful
+    grid = np.ones((size[0], size[1]), np.uint8)
+    own = ((plan[main] - lo) / cell_m).astype(np.int64)
+    grid[own[:, 0], own[:, 1]] = 0
+    from_footprint = cv2.distanceTransform(grid, cv2.DIST_L2, 5) * cell_m
+
+    v, u = np.nonzero(other)
+    labels = scene.surface[v, u]
+    where = np.floor((plan[v, u] - lo) / cell_m).astype(np.int64)
+    inside = (where >= 0).all(1) & (where < size).all(1)
+    away = np.full(len(where), np.inf)
+    away[inside] = from_footprint[where[inside, 0], where[inside, 1]]
+    away[scene.height[v, u] > scene.height[main].max() + 0.3] = np.inf
+    count = len(scene.pixels)
+    over = np.bincount(labels, weights=away < FOOTPRINT_M, minlength=count) > 0.9 * scene.pixels
+    good = small & (np.bincount(labels, weights=away < LIMB_REACH_M, minlength=count) > 0.95 * scene.pixels)
+    if not good.any():
+        return theirs, doubtful
+    distance = cv2.distanceTransform((~main).astype(np.uint8), cv2.DIST_L2, 3)
+    for label in np.flatnonzero(good):
+        v0, v1, u0, u1 = scene.boxes[label]
+        box = (slice(v0, v1), slice(u0, u1))
+        piece = scene.surface[box] == label
+        scale = scene.pitch * float(np.median(scene.depth[box][piece]))
+        gap = distance[box][piece]
+        inner = cv2.distanceTransform(cv2.copyMakeBorder(piece.astype(np.uint8), 1, 1, 1, 1, 0), cv2.DIST_L2, 3)
+        limb = float(inner.max()) * scale < LIMB_RADIUS_M
+        borders = int((gap < 4).sum()) >= min(5, len(gap) // 4)
+        if (over[label] and gap.min() * scale < 0.35) or (borders and limb):
+            theirs[box] |= piece
+        elif borders:
+            doubtful[box] |= piece
+    return theirs, doubtful
 
 
 def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> NDArray[np.bool_]:
@@ -133,21 +162,20 @@ def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> 
         return reading
     labels, count = surface_labels(scene.depth, reading, JUMP_M, JUMP_SHARE)
     flat = labels[reading]
-    area = np.bincount(flat, weights=scene.area[reading], minlength=count + 1)
+    area = np.bincount(flat, weights=scene.depth[reading] ** 2, minlength=count + 1)
     main = int(area.argmax())
     own = labels == main
     lo = np.percentile(scene.plan[own], 1, axis=0) - 0.35
     hi = np.percentile(scene.plan[own], 99, axis=0) + 0.35
     within = ((scene.plan[reading] > lo) & (scene.plan[reading] < hi)).all(1) & ~scene.wall[reading]
-    share = np.bincount(flat, weights=within, minlength=count + 1) / np.maximum(np.bincount(flat, minlength=count + 1), 1)
-    good = share > 0.5
+    good = np.bincount(flat, weights=within, minlength=count + 1) > 0.5 * np.bincount(flat, minlength=count + 1)
     good[0], good[main] = False, True
     return reading & good[labels]
 
 
 def label_pixels(
     scene: Scene, person: NDArray[np.bool_], near: NearGround, raw: NDArray[np.float32], whole: bool,
-    mask: NDArray[np.bool_] | None,
+    mask: NDArray[np.bool_] | None, doubtful: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """A label for every pixel.
 
@@ -158,6 +186,7 @@ def label_pixels(
         raw: (H, W) depth before flying pixels were dropped: which side of an edge a mixed pixel is on.
         whole: the person is seen from head to foot, so no large part of them can be without readings.
         mask: (H, W) bool as given with the recording, or None.
+        doubtful: (H, W) bool, readings that may be the person's.
 
     Returns:
         (H, W) uint8 of BACKGROUND, PERSON and UNKNOWN.
@@ -165,7 +194,7 @@ def label_pixels(
     import cv2
 
     z = float(np.median(scene.depth[person]))
-    pitch = _pitch(scene)
+    pitch = scene.pitch
     label = np.zeros(person.shape, np.uint8)
     shape = mask if mask is not None else person
     rows, cols = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
@@ -189,9 +218,12 @@ def label_pixels(
     out = np.zeros(own.shape, np.uint8)
     reading = depth > 0
     out[reading & ~own & ~floor & (depth < beside - OCCLUDER_GAP_M) & (apart < OCCLUDER_REACH_M)] = UNKNOWN
+    if doubtful is not None:
+        out[doubtful[box]] = UNKNOWN
     if scene.ground.plane is not None:
         foot = near_height[own_v, own_u][nearest] < 0.10
-        out[reading & ~own & (near_height < 0.04) & foot & (apart < np.maximum(SOLE_BAND_M, 1.5 * pitch * beside))] = UNKNOWN
+        rim = apart < np.maximum(SOLE_BAND_M, 1.5 * pitch * beside)
+        out[reading & ~own & (near_height < 0.04) & foot & rim] = UNKNOWN
     out[own] = PERSON
     if mask is not None:
         given = mask[box]

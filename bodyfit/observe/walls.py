@@ -94,16 +94,3 @@ def _runs(along: NDArray[np.float64], area: NDArray[np.float64]) -> list[tuple[f
         if 0.1 * longest >= MIN_RUN_M and area[inside].sum() >= MIN_AREA_M2:
             out.append((float(low + 0.1 * s), float(low + 0.1 * e)))
     return out
-
-
-def on_walls(
-    plan: NDArray[np.floating], noise: NDArray[np.floating], walls: list[tuple[float, float, float, float, float]]
-) -> NDArray[np.bool_]:
-    """Which of the points (N, 2), with their position's standard deviation (N,), lie on one of the walls."""
-    out = np.zeros(len(plan), dtype=bool)
-    for nx, ny, d, start, end in walls:
-        x, y = plan[:, 0], plan[:, 1]
-        along = y * np.float32(nx) - x * np.float32(ny)
-        distance = np.abs(x * np.float32(nx) + y * np.float32(ny) + np.float32(d))
-        out |= (distance < 0.03 + 2.5 * noise) & (along > start - 0.1) & (along < end + 0.1)
-    return out
