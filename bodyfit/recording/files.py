@@ -32,7 +32,8 @@ def read_file(root: Path, relative: str, limit: int, error: type[RecordingError]
                 raise error(relative, "a regular file", "a pipe, device or other special file")
             if status.st_size > limit:
                 raise error(relative, f"at most {limit} bytes", f"{status.st_size} bytes")
-            data = file.read(limit + 1)
+            # one byte more than there was: as much as was asked for is set aside before it is read
+            data = file.read(status.st_size + 1)
     except FileNotFoundError:
         raise error(relative, "a file", "no such file") from None
     except IsADirectoryError:
@@ -41,6 +42,6 @@ def read_file(root: Path, relative: str, limit: int, error: type[RecordingError]
         raise error(relative, "a readable file", problem.strerror or str(problem)) from None
     except RuntimeError:  # pathlib's word for a link that leads back to itself
         raise error(relative, "a readable file", "a loop of links") from None
-    if len(data) > limit:
-        raise error(relative, f"at most {limit} bytes", "a file that grows while it is read")
+    if len(data) != status.st_size:
+        raise error(relative, f"a finished file of {status.st_size} bytes", "one that changes while it is read")
     return data

@@ -42,7 +42,7 @@ class ImageHeader:
     colour: str
 
     def __str__(self) -> str:
-        return f"{self.bits}-bit {self.colour} {self.kind}"
+        return f"{'an' if self.bits == 8 else 'a'} {self.bits}-bit {self.colour} {self.kind}"
 
 
 def read_depth(root: Path, relative: str, camera: Camera) -> NDArray[np.uint16]:
@@ -113,9 +113,9 @@ def _read_checked(root: Path, relative: str, camera: Camera, bits: int, key: str
     # no encoder needs more than the raw pixels and some text beside them
     data = read_file(root, relative, camera.width * camera.height * 8 + (1 << 20), ImageError)
     header = read_header(relative, data)
-    wanted = f"a {bits}-bit {'greyscale PNG' if grey_png else 'PNG or JPEG'}"
+    wanted = f"{'an' if bits == 8 else 'a'} {bits}-bit {'greyscale PNG' if grey_png else 'PNG or JPEG'}"
     if header.bits != bits or (grey_png and (header.kind, header.colour) != ("PNG", "greyscale")):
-        raise ImageError(relative, wanted, f"a {header}")
+        raise ImageError(relative, wanted, str(header))
     if (header.width, header.height) != (camera.width, camera.height):
         raise ImageError(
             relative, f"{camera.width} × {camera.height} pixels ({key})", f"{header.width} × {header.height} pixels"

@@ -26,6 +26,8 @@ from bodyfit.errors import CameraError
 MAX_COEFFICIENT = 1e6
 # the far corners of a wide lens may lie outside of what was calibrated
 MIN_REACHED_SHARE = 0.95
+# lenses bend the border by some percent; under coefficients that leave less than this, hardly anything would be seen
+MIN_FILLED_SHARE = 0.5
 _PROBES_PER_SIDE = 33
 
 
@@ -71,14 +73,8 @@ def make_undistorter(name: str, camera: Camera) -> Undistorter | None:
         return None
     check_invertible(name, camera)
     v, u = np.mgrid[: camera.height, : camera.width].astype(np.float64)
-    x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        xd, yd, determinant = _distort(camera, x, y)
-        map_x, map_y = camera.fx * xd + camera.cx, camera.fy * yd + camera.cy
-        column, row = np.rint(map_x), np.rint(map_y)
-        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-        has_source = inside & (determinant > 0) & (x * x + y * y < fold_radius(camera) ** 2)
-    row, column = (np.where(has_source, side, 0).astype(np.int64) for side in (row, column))
+    map_x, map_y, has_source = _sources(camera, u, v)
+    row, column = (np.where(has_source, np.rint(side), 0).astype(np.int64) for side in (map_y, map_x))
     outside = np.float32(-2.0)
     return Undistorter(
         camera,
@@ -88,22 +84,40 @@ def make_undistorter(name: str, camera: Camera) -> Undistorter | None:
     )
 
 
+def _sources(camera: Camera, u: NDArray, v: NDArray) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
+    """For pinhole pixels: the recorded pixels they come from, and whether there is such a pixel at all."""
+    x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        xd, yd, determinant = _distort(camera, x, y)
+        map_x, map_y = camera.fx * xd + camera.cx, camera.fy * yd + camera.cy
+        column, row = np.rint(map_x), np.rint(map_y)
+        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+        return map_x, map_y, inside & (determinant > 0) & (x * x + y * y < fold_radius(camera) ** 2)
+
+
 def check_invertible(name: str, camera: Camera) -> None:
-    """Refuse coefficients that do not map directions to (nearly) the whole image, one direction to a pixel."""
+    """Refuse coefficients that do not map directions to (nearly) the whole image, one direction to a pixel.
+
+    Raises:
+        CameraError: pixels that come from no direction, or a pinhole image that would stay mostly empty.
+    """
+    if camera.distortion.is_none:
+        return
     worst = max((abs(c) for c in camera.distortion.coefficients), default=0.0)
     if worst > MAX_COEFFICIENT:
         raise CameraError(f"{name}.distortion.coefficients", f"at most {MAX_COEFFICIENT:g} in size", f"{worst:g}")
     u, v = np.meshgrid(
         np.linspace(0, camera.width - 1, _PROBES_PER_SIDE), np.linspace(0, camera.height - 1, _PROBES_PER_SIDE)
     )
-    found = undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))
-    share = float(np.isfinite(found).all(-1).mean())
-    if share < MIN_REACHED_SHARE:
-        raise CameraError(
-            f"{name}.distortion.coefficients",
-            "a lens model that can be inverted over the image",
-            f"one that folds over: {100 * (1 - share):.0f} % of the image comes from no direction",
-        )
+    expected = "a lens model that can be inverted over the image"
+    reached = np.isfinite(undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))).all(axis=-1).mean()
+    if reached < MIN_REACHED_SHARE:
+        found = f"one that folds over: {100 * (1 - reached):.0f} % of the image comes from no direction"
+        raise CameraError(f"{name}.distortion.coefficients", expected, found)
+    filled = _sources(camera, u, v)[2].mean()
+    if filled < MIN_FILLED_SHARE:
+        found = f"one that leaves {100 * (1 - filled):.0f} % of the pinhole image empty"
+        raise CameraError(f"{name}.distortion.coefficients", expected, found)
 
 
 def fold_radius(camera: Camera) -> float:
