@@ -145,7 +145,7 @@ def score_result(
         seconds=seconds,
         converged=bool(result.converged),
         stop_reason=result.stop_reason.name.lower(),
-        flags=tuple(dict.fromkeys([*result.flags, *(f for q in result.frames for f in q.flags)])),
+        flags=tuple(dict.fromkeys(f for q in result.frames for f in q.flags)),
         frames=len(surface),
         surface_mm=float(np.mean(surface)) * 1e3,
         worst_frame_mm=float(np.max(surface)) * 1e3,

@@ -59,10 +59,10 @@ def quality_record(result: FitResult) -> dict[str, Any]:
 
 def provenance_record(result: FitResult) -> dict[str, Any]:
     """Where the numbers come from; holds no time, host name or absolute path."""
-    model = {"name": result.model.name, "sha256": result.model.sha256}
     return {
         **plain(result.provenance),
-        "model": model,
+        "model": result.model.name,
+        "model_sha256": result.model.sha256,
         "sex": result.sex,
         "clothing": result.clothing,
         "clothing_asked": result.clothing_asked,

@@ -1,0 +1,230 @@
+"""`bodyfit fit`: a recording in; a body, its measurements and its pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bodyfit.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bodyfit.fit.result import FitResult
+    from bodyfit.recording.native import Recording
+
+MAX_FRAMES = 1_000_000
+NOT_BELIEVED = 4
+
+
+class Sex(StrEnum):
+    """Whose measurements are taken as usual where the recording says nothing."""
+
+    female = "female"
+    male = "male"
+    neutral = "neutral"
+
+
+class Clothing(StrEnum):
+    """How far the cloth may stand off the body."""
+
+    auto = "auto"
+    tight = "tight"
+    casual = "casual"
+    loose = "loose"
+
+
+class Device(StrEnum):
+    """What computes."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    auto = "auto"
+
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="M", help="Body model: a name of `bodyfit models list`, or a file.")
+]
+SexOption = Annotated[Sex, typer.Option(help="Whose measurements are usual.")]
+ClothingOption = Annotated[Clothing, typer.Option(help="What the person wears; auto judges it by the fit.")]
+FramesOption = Annotated[
+    str | None,
+    typer.Option("--frames", metavar="0,2,5-9", help="Only these frames, by their files' numbers."),
+]
+SensorsOption = Annotated[str | None, typer.Option("--sensors", metavar="A,B", help="Only these sensors.")]
+PersonOption = Annotated[
+    int | None, typer.Option("--person", min=1, metavar="N", help="Which of several people, counted from the left.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="What computes; there is no cuda yet.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What was asked for, checked as far as it can be without the recording."""
+
+    recording: Path
+    model: str | None = None
+    sex: str = "neutral"
+    clothing: str = "auto"
+    frames: tuple[int, ...] | None = None
+    sensors: tuple[str, ...] | None = None
+    person: int | None = None
+    device: str = "cpu"
+
+
+def fit_command(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="Folder of the recording.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if need be.")],
+    model: ModelOption = None,
+    sex: SexOption = Sex.neutral,
+    clothing: ClothingOption = Clothing.auto,
+    frames: FramesOption = None,
+    sensors: SensorsOption = None,
+    person: PersonOption = None,
+    device: DeviceOption = Device.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a body to a recording and write it to OUT.
+
+    OUT holds fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply, overlay/NNNNNN.png and summary.png;
+    it is written whole or not at all.
+    """
+    from bodyfit.export.folder import check_out_folder
+
+    request = FitRequest(
+        recording=recording,
+        model=model,
+        sex=sex.value,
+        clothing=clothing.value,
+        frames=parse_frames(frames),
+        sensors=parse_names("--sensors", sensors),
+        person=person,
+        device=parse_device(device.value),
+    )
+    check_out_folder(out, force=force)
+    result = run_fit(request, quiet=as_json)
+    names = write_result(result, out, force=force)
+    show_result(result, out, names, as_json=as_json)
+    if not result.converged:
+        raise typer.Exit(NOT_BELIEVED)
+
+
+def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
+    """Opens the recording, fits, and shows how far it is."""
+    from bodyfit.body.model import load_body_model
+    from bodyfit.cli.screen import progress_bar
+    from bodyfit.fit.fit import fit
+    from bodyfit.recording.native import open_recording
+
+    recording = open_recording(request.recording)
+    body = load_body_model(request.model)
+    with progress_bar(quiet=quiet) as progress:
+        return fit(
+            recording,
+            model=body,
+            sex=request.sex,
+            clothing=request.clothing,
+            frames=None if request.frames is None else _positions(recording, request.frames),
+            sensors=request.sensors,
+            person=request.person,
+            device=request.device,
+            progress=progress,
+        )
+
+
+def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
+    """Where the frames of these numbers are in the recording."""
+    where = {int(index): i for i, index in enumerate(recording.indices)}
+    missing = [index for index in indices if index not in where]
+    if missing:
+        there = f"{len(where)} frames, {min(where)} to {max(where)}"
+        raise InputError("--frames", f"numbers of frames that the recording has ({there})", str(missing[0]))
+    return [where[index] for index in indices]
+
+
+def write_result(result: FitResult, out: Path, *, force: bool) -> list[str]:
+    """Writes the folder of a fit with its pictures; returns the names of its files."""
+    from bodyfit.export.folder import write_fit_folder
+
+    return write_fit_folder(result, out, pictures=pictures(result), force=force)
+
+
+def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The overlay of each instant, its sensors side by side, and the summary: name and RGB image, one at a time."""
+    from bodyfit.picture.overlay import overlay_picture
+    from bodyfit.picture.summary import summary_picture
+
+    for t, index in enumerate(result.frame_indices):
+        vertices = result.vertices_world(t)
+        views = [overlay_picture(seen, vertices, result.model.faces) for seen in result.observations[t]]
+        if views:
+            yield f"overlay/{int(index):06d}.png", side_by_side(views)
+    yield "summary.png", summary_picture(result, result.observations)
+
+
+def side_by_side(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images in one row, the lower ones filled up with black below."""
+    import numpy as np
+
+    height = max(v.shape[0] for v in views)
+    return np.concatenate([np.pad(v, ((0, height - v.shape[0]), (0, 0), (0, 0))) for v in views], axis=1)
+
+
+def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool) -> None:
+    """Tells what came out and where it is."""
+    from bodyfit.cli.screen import print_json, print_lines, print_measurements, print_quality
+    from bodyfit.export.tables import measurements_document
+
+    if as_json:
+        document: dict[str, Any] = measurements_document(result)
+        print_json({**document, "out": str(out), "files": sorted(names)})
+        return
+    print_measurements(result.measurements)
+    print_lines("")
+    print_quality(result)
+    print_lines("", f"results in {out}: look at {out / 'summary.png'}")
+
+
+def parse_device(name: str) -> str:
+    """The device to compute on; `auto` is the CPU as long as there is nothing else."""
+    if name == "cuda":
+        hint = "this version computes on the CPU only"
+        raise DeviceError("--device", "cpu or auto", "cuda", hint)
+    return "cpu"
+
+
+def parse_frames(text: str | None) -> tuple[int, ...] | None:
+    """`0,2,5-9` as frame indices in rising order, each once; None for all."""
+    if text is None:
+        return None
+    indices: set[int] = set()
+    for item in text.split(","):
+        first, dash, last = (part.strip() for part in item.partition("-"))
+        last = last if dash else first
+        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+            raise InputError("--frames", "indices and ranges like 0,2,5-9", repr(text))
+        low, high = int(first), int(last)
+        if high < low:
+            raise InputError("--frames", "ranges that rise, like 5-9", repr(item.strip()))
+        if high - low + len(indices) >= MAX_FRAMES:
+            raise InputError("--frames", f"at most {MAX_FRAMES} frames", repr(text))
+        indices.update(range(low, high + 1))
+    return tuple(sorted(indices))
+
+
+def parse_names(option: str, text: str | None) -> tuple[str, ...] | None:
+    """`a,b` as names; None for all."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise InputError(option, "different names with commas between them", repr(text))
+    return names
