@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-HEAVY = ("cv2", "grpc", "matplotlib", "numba", "open3d", "rich", "scipy", "smplx", "torch", "trimesh", "typer")
+HEAVY = ("PIL", "cv2", "grpc", "matplotlib", "numba", "open3d", "rich", "scipy", "smplx", "torch", "trimesh", "typer")
 
 
 def run_python(code: str, *arguments: str, cwd: Path, path: Path | None = None) -> str:
@@ -74,6 +74,12 @@ def test_import_is_light(repo_root: Path) -> None:
 def test_public_names_resolve(repo_root: Path) -> None:
     code = "import bodyfit\nfor name in bodyfit.__all__: getattr(bodyfit, name)\nprint(len(bodyfit.__all__))"
     assert int(run_python(code, cwd=repo_root)) > 3
+
+
+@pytest.mark.parametrize("first", ["fit", "FitResult", "StopReason", "FitConfig"])
+def test_fit_is_the_function_whatever_was_used_before(repo_root: Path, first: str) -> None:
+    code = f"import bodyfit; bodyfit.{first}; import bodyfit.fit.result; print(callable(bodyfit.fit))"
+    assert run_python(code, cwd=repo_root) == "True"
 
 
 def test_version_is_the_projects(repo_root: Path, pyproject: dict[str, Any]) -> None:
@@ -138,7 +144,7 @@ def test_library_keeps_its_licences_and_runs_no_pickles(repo_root: Path) -> None
 
 
 def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[str, Any]) -> None:
-    modules = {"opencv-python-headless": "cv2", "open3d-cpu": "open3d"}
+    modules = {"opencv-python-headless": "cv2", "open3d-cpu": "open3d", "pillow": "PIL"}
     declared = {re.split(r"[\[<>=; ]", line)[0] for line in pyproject["project"]["dependencies"]}
     allowed = {modules.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"bodyfit"}
     used = {module.split(".")[0] for _, tree in library_trees(repo_root) for module in imported_modules(tree)}
