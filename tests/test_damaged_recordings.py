@@ -1,4 +1,4 @@
-"""Recordings damaged at random, and with each value exchanged: an error of ours or a frame, nothing else, in seconds."""
+"""Recordings damaged at random, and with each value exchanged: an error of ours or a frame, in seconds."""
 
 from __future__ import annotations
 
