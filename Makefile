@@ -39,7 +39,7 @@ lint: .venv/.test.stamp
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
 	    $(BIN)/pre-commit run --all-files --show-diff-on-failure; \
 	else \
-	    $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/pyright; $(BIN)/lint-imports; \
+	    $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/pyright; $(BIN)/lint-imports --no-cache; \
 	fi
 
 test: lint
@@ -54,5 +54,5 @@ bench: .venv/.core.stamp
 	@$(BIN)/bodyfit bench
 
 clean:
-	rm -rf .venv demo_out dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo_out dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
