@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.observe.scene import JUMP_M, JUMP_SHARE, Scene
+from bodyfit.observe.scene import JUMP_M, JUMP_SHARE, Scene, pixels_where
 
 CELL_M = 0.05
 """Width of a cell of the plan view."""
@@ -58,7 +58,7 @@ def split_columns(
         mask[rows[mine], cols[mine]] = True
         labels, count = surface_labels(scene.depth, mask, JUMP_M, JUMP_SHARE)
         _, squares, _ = surface_stats(labels, scene.depth, count)
-        out.append(np.nonzero(labels == int(squares.argmax())))
+        out.append(pixels_where(labels == int(squares.argmax())))
     return out
 
 

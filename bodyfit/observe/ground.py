@@ -12,7 +12,7 @@ from bodyfit.camera import Camera
 STRIDE = 4
 """The floor is looked for on every fourth pixel."""
 MAX_TILT_DEG = 6.0
-"""A floor may lean this far from level before it counts as something else: gravity as sensors give it is a degree off."""
+"""A floor leans less from level than this: gravity as sensors give it is a degree off."""
 SLAB_M = 0.06
 """Points this near to a candidate height take part in its plane."""
 MIN_AREA_M2 = 0.25
@@ -107,6 +107,8 @@ def _refine(
     points: NDArray[np.float64], area: NDArray[np.float64], plane: NDArray[np.float64], up: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], tuple[float, float]] | None:
     """Least squares with shrinking gates; None where the plane leans too far from `up`."""
+    slab = np.abs(points @ plane[:3] + plane[3]) < 4 * SLAB_M  # room for the tilt
+    points, area = points[slab], area[slab]
     e1 = np.cross(up, [1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])
     e1 /= np.linalg.norm(e1)
     e2 = np.cross(up, e1)

@@ -14,7 +14,7 @@ from bodyfit.observe.edges import drop_flying_pixels
 from bodyfit.observe.ground import Ground, find_ground
 from bodyfit.observe.normals import normals_from_depth
 from bodyfit.observe.person import Candidate, find_candidates
-from bodyfit.observe.scene import Scene, build_scene
+from bodyfit.observe.scene import Scene, build_scene, pixels_where
 from bodyfit.observe.silhouette import (
     BACKGROUND,
     PERSON,
@@ -230,7 +230,7 @@ def _to_world(
     plane_world = np.array([*n, ground.plane[3] - n @ t])
     if up_world is None:
         up_world = n
-    v, u = np.nonzero(own)
+    v, u = pixels_where(own)
     z = scene.depth[v, u].astype(np.float64)
     camera = scene.camera
     middle = np.array([((u - camera.cx) / camera.fx * z).mean(), ((v - camera.cy) / camera.fy * z).mean(), z.mean()])

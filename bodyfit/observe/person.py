@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.observe.columns import COLUMN_M, LEGS_M, split_columns
-from bodyfit.observe.scene import Scene
+from bodyfit.observe.scene import Scene, pixels_where
 
 MIN_TOP_M, MAX_TOP_M = 1.15, 2.3
 """The height of a standing adult's highest point; hands may be raised."""
@@ -75,7 +75,7 @@ def find_candidates(scene: Scene) -> list[Candidate]:
     for label in np.argsort(-scene.area_m2, kind="stable")[:LOOKED_AT]:
         if scene.area_m2[label] >= MIN_PART_M2:
             v0, v1, u0, u1 = scene.boxes[label]
-            rows, cols = np.nonzero(scene.surface[v0:v1, u0:u1] == label)
+            rows, cols = pixels_where(scene.surface[v0:v1, u0:u1] == label)
             things.append(describe(scene, rows + v0, cols + u0))
     found: list[Candidate] = []
     for thing in _merge(scene, things):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
-from bodyfit.observe.ground import STRIDE, Ground, sparse_points
+from bodyfit.observe.ground import Ground, sparse_points
 from bodyfit.observe.walls import find_walls
 
 JUMP_M, JUMP_SHARE = 0.03, 0.01
@@ -89,3 +89,8 @@ def build_scene(depth: NDArray[np.float32], camera: Camera, ground: Ground) -> S
         camera, ground, depth, above, plan, kind == 2, kind == 3, surface, pixels,
         squares / (camera.fx * camera.fy), boxes,
     )  # fmt: skip
+
+
+def pixels_where(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of a mask's pixels in reading order; several times as quick as np.nonzero on an image."""
+    return np.divmod(np.flatnonzero(mask), mask.shape[1])

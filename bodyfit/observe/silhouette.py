@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.observe.ground import Ground
-from bodyfit.observe.scene import JUMP_M, JUMP_SHARE, Scene
+from bodyfit.observe.scene import JUMP_M, JUMP_SHARE, Scene, pixels_where
 
 BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
 
@@ -20,6 +20,8 @@ LIMB_RADIUS_M = 0.13
 """Half the width of a clothed thigh, with room."""
 MAX_PIECE_M2 = 0.4
 """A separate piece of a person is smaller than this."""
+SOLE_REACH_M = 0.06
+"""From where a foot rises out of the floor's noise to its sole's rim."""
 SOLE_BAND_M = 0.025
 """Floor this close to a foot may be the foot's rim: its height does not tell."""
 OCCLUDER_GAP_M = 0.10
@@ -48,7 +50,7 @@ def floor_at_feet(scene: Scene, person: NDArray[np.bool_]) -> NearGround:
     ground = scene.ground
     if ground.plane is None:
         return NearGround(ground, scene.height, 0.0)
-    rows, cols = np.nonzero(person)
+    rows, cols = pixels_where(person)
     low = scene.height[rows, cols] < 0.3
     if low.any():
         rows, cols = rows[low], cols[low]
@@ -89,11 +91,16 @@ def gather(
     person = main | pieces
     if scene.ground.plane is None:
         return person, doubtful
-    pitch = scene.pitch
-    z = float(np.median(scene.depth[person]))
-    allowed = (scene.depth > 0) & ~scene.wall & (near.height > near.foot_m) & (near.height < 0.25)
-    grown = grow_into(scene.depth, person, allowed, max(2, round(0.06 / (pitch * z))), JUMP_M, JUMP_SHARE)
-    return grown, doubtful & ~grown
+    rows, cols = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
+    steps = max(2, round(SOLE_REACH_M / (scene.pitch * float(np.median(scene.depth[person])))))
+    box = (
+        slice(max(0, rows[0] - steps), rows[-1] + steps + 1), slice(max(0, cols[0] - steps), cols[-1] + steps + 1)
+    )  # fmt: skip
+    height = near.height[box]
+    allowed = (height > near.foot_m) & (height < 0.25) & ~scene.wall[box]  # no reading has height 0
+    depth = np.ascontiguousarray(scene.depth[box])
+    person[box] = grow_into(depth, np.ascontiguousarray(person[box]), allowed, steps, JUMP_M, JUMP_SHARE)
+    return person, doubtful & ~person
 
 
 def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -106,29 +113,31 @@ def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], N
     import cv2
 
     cell_m = 0.05
-    plan = scene.plan
-    lo = plan[main].min(axis=0) - LIMB_REACH_M - 2 * cell_m
-    size = np.ceil((plan[main].max(axis=0) + LIMB_REACH_M + 2 * cell_m - lo) / cell_m).astype(int)
+    main_v, main_u = pixels_where(main)
+    own = scene.plan[main_v, main_u]
+    margin = LIMB_REACH_M + 2 * cell_m
+    lo = np.array([own[:, 0].min(), own[:, 1].min()]) - margin
+    size = np.ceil((np.array([own[:, 0].max(), own[:, 1].max()]) + margin - lo) / cell_m).astype(int)
     theirs, doubtful = np.zeros_like(main), np.zeros_like(main)
     small = (scene.pixels >= 12) & (scene.area_m2 < MAX_PIECE_M2)
     # a surface that the person's own was cut from (a desk they touch) is not a piece of them
-    small[np.unique(scene.surface[main])] = False
+    small[scene.surface[main_v, main_u]] = False
     small[0] = False
     other = small[scene.surface] & ~main
     if size.max() > 200 or not other.any():
         return theirs, doubtful
     grid = np.ones((size[0], size[1]), np.uint8)
-    own = ((plan[main] - lo) / cell_m).astype(np.int64)
-    grid[own[:, 0], own[:, 1]] = 0
+    cells = ((own - lo) / cell_m).astype(np.int64)
+    grid[cells[:, 0], cells[:, 1]] = 0
     from_footprint = cv2.distanceTransform(grid, cv2.DIST_L2, 5) * cell_m
 
-    v, u = np.nonzero(other)
+    v, u = pixels_where(other)
     labels = scene.surface[v, u]
-    where = np.floor((plan[v, u] - lo) / cell_m).astype(np.int64)
+    where = np.floor((scene.plan[v, u] - lo) / cell_m).astype(np.int64)
     inside = (where >= 0).all(1) & (where < size).all(1)
     away = np.full(len(where), np.inf)
     away[inside] = from_footprint[where[inside, 0], where[inside, 1]]
-    away[scene.height[v, u] > scene.height[main].max() + 0.3] = np.inf
+    away[scene.height[v, u] > scene.height[main_v, main_u].max() + 0.3] = np.inf
     count = len(scene.pixels)
     over = np.bincount(labels, weights=away < FOOTPRINT_M, minlength=count) > 0.9 * scene.pixels
     good = small & (np.bincount(labels, weights=away < LIMB_REACH_M, minlength=count) > 0.95 * scene.pixels)
@@ -174,8 +183,13 @@ def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> 
 
 
 def label_pixels(
-    scene: Scene, person: NDArray[np.bool_], near: NearGround, raw: NDArray[np.float32], whole: bool,
-    mask: NDArray[np.bool_] | None, doubtful: NDArray[np.bool_] | None = None,
+    scene: Scene,
+    person: NDArray[np.bool_],
+    near: NearGround,
+    raw: NDArray[np.float32],
+    whole: bool,
+    mask: NDArray[np.bool_] | None,
+    doubtful: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """A label for every pixel.
 
@@ -191,39 +205,34 @@ def label_pixels(
     Returns:
         (H, W) uint8 of BACKGROUND, PERSON and UNKNOWN.
     """
-    import cv2
+    from bodyfit.kernels.depthgrid import nearest_pixel
 
-    z = float(np.median(scene.depth[person]))
-    pitch = scene.pitch
     label = np.zeros(person.shape, np.uint8)
     shape = mask if mask is not None else person
     rows, cols = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
-    reach = int(OCCLUDER_REACH_M / (pitch * z)) + 1
-    v0, v1 = max(0, rows[0] - reach), min(person.shape[0], rows[-1] + reach + 1)
+    own_depth = scene.depth[person]
+    z, deepest = float(np.median(own_depth)), float(own_depth.max())
+    pixel = scene.pitch * z  # its width at the person
+    reach = int(OCCLUDER_REACH_M / pixel) + 1
+    v0, v1 = max(0, rows[0] - reach // 2), min(person.shape[0], rows[-1] + reach // 2 + 1)
     u0, u1 = max(0, cols[0] - reach), min(person.shape[1], cols[-1] + reach + 1)
     box = (slice(v0, v1), slice(u0, u1))
-    own, depth, floor = person[box], scene.depth[box], scene.floor[box]
-    near_height = near.height[box]
-
-    distance, owner = cv2.distanceTransformWithLabels(
-        (~own).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    own_v, own_u = np.nonzero(own)
-    index = np.zeros(int(owner.max()) + 1, np.int64)
-    index[owner[own_v, own_u]] = np.arange(len(own_v))
-    nearest = index[owner]
-    beside = depth[own_v, own_u][nearest]  # the person's depth at the nearest of their pixels
-    apart = distance * (pitch * beside)  # metres to the side, at the person
+    own, depth, floor = np.ascontiguousarray(person[box]), scene.depth[box], scene.floor[box]
+    distance, owner = nearest_pixel(own)
+    flat_depth = np.ascontiguousarray(depth).ravel()
 
     out = np.zeros(own.shape, np.uint8)
     reading = depth > 0
-    out[reading & ~own & ~floor & (depth < beside - OCCLUDER_GAP_M) & (apart < OCCLUDER_REACH_M)] = UNKNOWN
+    v, u = pixels_where(reading & ~own & ~floor & (depth < deepest - OCCLUDER_GAP_M) & (distance < reach))
+    hides = depth[v, u] < flat_depth[owner[v, u]] - OCCLUDER_GAP_M
+    out[v[hides], u[hides]] = UNKNOWN
     if doubtful is not None:
         out[doubtful[box]] = UNKNOWN
     if scene.ground.plane is not None:
-        foot = near_height[own_v, own_u][nearest] < 0.10
-        rim = apart < np.maximum(SOLE_BAND_M, 1.5 * pitch * beside)
-        out[reading & ~own & (near_height < 0.04) & foot & rim] = UNKNOWN
+        height = near.height[box]
+        v, u = pixels_where(reading & ~own & (height < 0.04) & (distance <= max(SOLE_BAND_M / pixel, 1.5)))
+        foot = height.ravel()[owner[v, u]] < 0.10
+        out[v[foot], u[foot]] = UNKNOWN
     out[own] = PERSON
     if mask is not None:
         given = mask[box]
@@ -232,35 +241,32 @@ def label_pixels(
         label[box] = out
         return label
 
-    _label_gaps(out, own, reading, apart, distance, rows[0] - v0, pitch, z, whole)
-    _label_mixed(out, own, reading, raw[box], beside, distance)
+    _label_gaps(out, own, reading, distance, rows[0] - v0, pixel, whole)
+    _label_mixed(out, own, reading, np.ascontiguousarray(raw[box]), distance, owner)
     label[box] = out
     return label
 
 
 def _label_gaps(
-    out: NDArray[np.uint8], own: NDArray[np.bool_], reading: NDArray[np.bool_], apart: NDArray[np.float32],
-    distance: NDArray[np.float32], top: int, pitch: float, z: float, whole: bool,
+    out: NDArray[np.uint8],
+    own: NDArray[np.bool_],
+    reading: NDArray[np.bool_],
+    distance: NDArray[np.float32],
+    top: int,
+    pixel: float,
+    whole: bool,
 ) -> None:
     """Labels what has no reading, in place: enclosed by the person, by background, or open."""
     import cv2
 
-    count, gaps, stats, _ = cv2.connectedComponentsWithStats((~reading).astype(np.uint8), connectivity=4)
-    ring = cv2.dilate(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    # which gaps touch the person, and which touch anything else
-    touches = np.bincount(gaps[ring & ~reading], minlength=count) > 0
-    other = cv2.dilate((reading & ~own).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    touches_other = np.bincount(gaps[other & ~reading], minlength=count) > 0
-    unsure = cv2.dilate((out == UNKNOWN).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    touches_unsure = np.bincount(gaps[unsure & ~reading], minlength=count) > 0
-    x, y = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
-    border = (
-        (x == 0) | (y == 0)
-        | (x + stats[:, cv2.CC_STAT_WIDTH] == out.shape[1]) | (y + stats[:, cv2.CC_STAT_HEIGHT] == out.shape[0])
-    )  # fmt: skip
-    area = stats[:, cv2.CC_STAT_AREA] * (pitch * z) ** 2
-    enclosed = touches & ~touches_other & ~border
-    dropout = ~touches & ~touches_unsure & (area < 0.02)
+    from bodyfit.kernels.depthgrid import gap_facts
+
+    count, numbered, stats, _ = cv2.connectedComponentsWithStats((~reading).astype(np.uint8), connectivity=4)
+    gaps = np.asarray(numbered, dtype=np.int32)
+    by_background, by_person, by_unsure, border = gap_facts(gaps, out, count).T
+    area = stats[:, cv2.CC_STAT_AREA] * pixel**2
+    enclosed = by_person & ~by_background & ~by_unsure & ~border
+    dropout = ~by_person & ~by_unsure & ~border & (area < 0.02)
     open_air = (area > OPEN_AREA_M2) | border
     kind = np.full(count, 1, np.uint8)  # 1: unknown
     kind[enclosed], kind[dropout] = 2, 3
@@ -273,29 +279,35 @@ def _label_gaps(
     out[inner] = UNKNOWN
     out[inner & (distance <= 2.5)] = PERSON  # a crease or a speck; a hole wider than that might be one
     air = per_pixel == 4
-    out[air & (apart < EDGE_BAND_M)] = UNKNOWN
+    out[air & (distance < EDGE_BAND_M / pixel)] = UNKNOWN
     # hair: above the head's crown
-    crown = np.flatnonzero(own[top : top + max(1, round(0.1 / (pitch * z)))].any(0))
+    crown = np.flatnonzero(own[top : top + max(1, round(0.1 / pixel))].any(0))
     if len(crown):
-        h, side = round(HAIR_BAND_M / (pitch * z)), round(0.06 / (pitch * z))
+        h, side = round(HAIR_BAND_M / pixel), round(EDGE_BAND_M / pixel)
         head = np.zeros_like(air)
         head[max(0, top - h) : top + 1, max(0, crown[0] - side) : crown[-1] + side + 1] = True
         out[air & head] = UNKNOWN
 
 
 def _label_mixed(
-    out: NDArray[np.uint8], own: NDArray[np.bool_], reading: NDArray[np.bool_], raw: NDArray[np.float32],
-    beside: NDArray[np.float32], distance: NDArray[np.float32],
+    out: NDArray[np.uint8],
+    own: NDArray[np.bool_],
+    reading: NDArray[np.bool_],
+    raw: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    owner: NDArray[np.int32],
 ) -> None:
     """Labels dropped readings on the person's rim, in place: nearer to them than to what is behind is theirs.
 
     A mixed pixel's depth lies between the two surfaces in the measure in which it sees each of them.
     """
-    import cv2
-
-    mixed = (raw > 0) & ~reading & (distance <= 2.5)
-    if not mixed.any():
-        return
-    behind = cv2.dilate(np.where(reading & ~own, raw, 0).astype(np.float32), np.ones((5, 5), np.uint8))
-    edge = mixed & (behind > beside)
-    out[edge & (raw < 0.5 * (beside + behind)) & (raw > beside - 0.15)] = PERSON
+    v, u = pixels_where((distance <= 2.5) & (raw > 0) & ~reading)
+    beside = raw.ravel()[owner[v, u]]
+    others = np.pad(np.where(reading & ~own, raw, 0), 2)
+    behind = np.zeros(len(v), np.float32)
+    for dv in range(5):
+        for du in range(5):
+            behind = np.maximum(behind, others[v + dv, u + du])
+    mixed = raw[v, u]
+    theirs = (behind > beside) & (mixed < 0.5 * (beside + behind)) & (mixed > beside - 0.15)
+    out[v[theirs], u[theirs]] = PERSON

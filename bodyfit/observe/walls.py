@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_WALLS = 6
+MAX_WALLS = 5
 MIN_AREA_M2 = 1.2
 """A person shows the camera half to one square metre in all, rounded: a slab that holds more is a wall."""
 MIN_RUN_M = 1.2
 """A wall is at least so wide without a gap; the people in a row that one plane cuts are not."""
 BIN_M = 0.05
-ANGLES = 60
+ANGLES = 45
 SLAB_M = 0.04
 
 
@@ -32,7 +32,7 @@ def find_walls(
     if len(plan) < 200:
         return walls
     # a few thousand points say where a wall is; every one has its share of the area
-    keep = np.arange(0, len(plan), max(1, len(plan) // 4000))
+    keep = np.arange(0, len(plan), max(1, len(plan) // 2500))
     plan, area, noise = plan[keep], area[keep] * (len(plan) / len(keep)), noise[keep]
     angles = np.arange(ANGLES) * np.pi / ANGLES
     normals = np.stack([np.cos(angles), np.sin(angles)])
