@@ -20,7 +20,6 @@ def bench_command(
 ) -> None:
     """Measure import, model, renderer and fits on this machine: medians, and peak memory."""
     from bodyfit.bench.bench import run
-
     from bodyfit.cli.screen import print_json, print_lines, print_table, progress_bar
     from bodyfit.export.tables import json_text
 

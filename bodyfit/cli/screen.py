@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bodyfit.body.measure import Measurement
-
     from bodyfit.fit.result import FitResult
 
 MAX_FRAMES_SHOWN = 8
@@ -74,7 +73,7 @@ def print_measurements(measurements: Mapping[str, Measurement]) -> None:
     rows = []
     for name, m in measurements.items():
         value, sd, unit = measurement_cells(m)
-        rows.append((name, value, sd, unit, "" if m.seen else "not seen: from what is usual"))
+        rows.append((name, value, sd, unit, "" if m.seen else "not seen whole: partly from what is usual"))
     columns = [("measurement", "left"), ("value", "right"), ("sd", "right"), ("", "left"), ("", "left")]
     print_table(columns, rows)
 

@@ -15,7 +15,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from bodyfit.body.measure import Measurement
-
     from bodyfit.fit.result import FitResult
 
 COLUMNS = ("name", "value_m", "sd_m", "value_m3", "sd_m3", "value_kg", "sd_kg", "seen", "definition")
