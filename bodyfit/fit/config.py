@@ -46,12 +46,16 @@ class Stage:
     """Geman-McClure scale of the depth gap"""
     robust_outline_m: float
     """Geman-McClure scale of the outline's distance"""
+    window_m: float = 0.0
+    """how far around a gaping pixel the nearest surface is looked for; 0 = only in the pixel itself"""
     pose_prior: float = 1.0
     """factor on the pose prior's standard deviations; below 1 holds firmer"""
     shape_prior: float = 1.0
     """factor on the shape prior's standard deviations"""
     clothing: bool = False
     """whether garment thickness moves"""
+    max_turn_rad: float = 0.6
+    """no joint turns further in one step"""
     damping: float = 1e-2
     """first damping of Levenberg-Marquardt"""
 
@@ -79,20 +83,20 @@ class FitConfig:
     survivors: int = 3
     """how many different hypotheses are refined to the end"""
     search: Stage = field(
-        default_factory=lambda: Stage("search", 2, 350, 5, 4, 0.25, 0.30, pose_prior=0.35, shape_prior=0.7)
+        default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
     )
     arms: Stage = field(
-        default_factory=lambda: Stage("arms", 2, 450, 5, 6, 0.20, 0.25, pose_prior=0.6, shape_prior=0.7)
+        default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
     settle: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            Stage("settle", 2, 700, 10, 8, 0.12, 0.20, pose_prior=0.8, shape_prior=0.8),
-            Stage("settle fine", 1, 1200, 8, 12, 0.08, 0.15),
+            Stage("settle", 2, 700, 10, 8, 0.12, 0.20, 0.15, pose_prior=0.8, shape_prior=0.8),
+            Stage("settle fine", 1, 1200, 8, 12, 0.08, 0.15, 0.10),
         )
     )
     refine: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, clothing=True, damping=1e-3),
-            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, clothing=True, damping=1e-3),
+            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, 0.06, clothing=True, max_turn_rad=0.3, damping=1e-3),
+            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, 0.03, clothing=True, max_turn_rad=0.1, damping=1e-3),
         )
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bodyfit.observe.observation import Observation
 
 SAME_HEADING_RAD = 0.5
-HEAD_MARGIN_M = 0.02
+ARM_CHOICES = 3
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Start:
-    """A found start: pose (J, 3, 3), transl (3,), cost and the costs of the hypotheses that were settled too."""
+    """A found start: pose (J, 3, 3), transl (3,), first betas beyond the starter's mean, cost, and the costs of the
+    hypotheses that were settled too."""
 
     rotations: NDArray[np.float64]
     transl: NDArray[np.float64]
+    shape: NDArray[np.float64]
     cost: float
     rivals: tuple[float, ...]
 
@@ -163,8 +165,11 @@ class Starter:
         root = self.model.joints_at_rest(self.shape.mean)[0]
         mesh_betas = min(self.config.search.num_betas, self.model.num_betas)
         state = State(R, np.tile(pelvis - root, (n, 1)), np.zeros((n, mesh_betas)), np.arange(n))
-        found = solve(self.problem(self.config.search, observations, body), state)
-        keep = self._distinct(found.state, found.cost, 2 * self.config.survivors, up)
+        # two steps tell most of the wrong headings from the right ones; the better quarter goes on
+        found = solve(self.problem(self.config.search, observations, body), state, iterations=2)
+        first = np.argsort(found.cost, kind="stable")[: max(8, n // 4)]
+        found = solve(self.problem(self.config.search, observations, body[first]), found.state.take(first))
+        keep = self._distinct(found.state, found.cost, self.config.survivors + 1, up)
         state, mean, cost = self._search_arms(observations, found.state.take(keep))
         keep = self._distinct(state, cost, self.config.survivors, up, poses_too=True)
         state, mean = state.take(keep), mean[keep]
@@ -175,65 +180,65 @@ class Starter:
             state, cost = solution.state, solution.cost
         order = np.argsort(cost, kind="stable")
         b = int(order[0])
-        return Start(state.rotations[b], state.transl[b], float(cost[b]), tuple(float(cost[i]) for i in order[1:]))
+        return Start(state.rotations[b], state.transl[b], state.shape[b], float(cost[b]), tuple(float(cost[i]) for i in order[1:]))
 
     def follow(self, observations: Sequence[Observation], before: Start) -> Start:
         """A start from the instant before, which was a moment ago."""
-        state = State(before.rotations[None], before.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
+        state = State(before.rotations[None], before.transl[None], before.shape[None], np.zeros(1, np.int64))
         cost = np.zeros(1)
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
             solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
             state, cost = solution.state, solution.cost
-        return Start(state.rotations[0], state.transl[0], float(cost[0]), ())
+        return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
 
     def _search_arms(
         self, observations: Sequence[Observation], state: State
     ) -> tuple[State, NDArray[np.float64], NDArray[np.float64]]:
         """Each arm tried in every configuration; the best of both together, beside what was there."""
         stage = self.config.arms
+        wide = _resized(state, min(stage.num_betas, self.model.num_betas))
         base = axis_angle_from_matrix(state.rotations)
-        trials, whose = [], []
-        for i, pose in enumerate(base):
-            for side in ("left", "right"):
-                for arm in ARMS.values():
-                    trials.append(with_arm(pose, self.names, side, arm))
-                    whose.append((i, side))
-        poses = np.stack(trials)
-        owners = np.array([w[0] for w in whose])
-        wide = _resized(state, min(stage.num_betas, self.model.num_betas)).take(owners)
-        wide.rotations[:] = matrix_from_axis_angle(poses)
-        wide.rotations[:, 0] = state.rotations[owners, 0]
-        tried = solve(self.problem(stage, observations, poses), wide, iterations=2)
-        found = axis_angle_from_matrix(tried.state.rotations)
+        trials = [
+            (i, side, with_arm(pose, self.names, side, arm))
+            for i, pose in enumerate(base)
+            for side in ("left", "right")
+            for arm in ARMS.values()
+        ]
+        poses = np.stack([t[2] for t in trials])
+        owners = np.array([t[0] for t in trials])
+        tried = self._with_pose(wide.take(owners), poses)
+        cost = self.problem(stage, observations, poses).linearize(tried, want_rows=False).cost
         pairs, starts = [], []
         for i, pose in enumerate(base):
-            best = pose.copy()
-            second = pose.copy()
+            pairs.append(pose)
+            starts.append(i)
+            ranked = {}
             for side in ("left", "right"):
-                mine = [k for k, w in enumerate(whose) if w == (i, side)]
-                order = sorted(mine, key=lambda k: (tried.cost[k], k))
-                for target, k in ((best, order[0]), (second, order[1])):
+                mine = [k for k, t in enumerate(trials) if t[0] == i and t[1] == side]
+                ranked[side] = sorted(mine, key=lambda k: (cost[k], k))[:ARM_CHOICES]
+            # the best of one arm with the best of the other, and with the other's next best ones
+            for a in range(ARM_CHOICES):
+                for b in range(ARM_CHOICES - a):
+                    both = trials[ranked["left"][a]][2].copy()
                     for joint in ("collar", "shoulder", "elbow", "wrist"):
-                        if f"{side}_{joint}" in self.names:
-                            j = self.names.index(f"{side}_{joint}")
-                            target[j] = found[k, j]
-            mixed = best.copy()
-            for joint in ("collar", "shoulder", "elbow", "wrist"):
-                if f"right_{joint}" in self.names:
-                    mixed[self.names.index(f"right_{joint}")] = second[self.names.index(f"right_{joint}")]
-            other = second.copy()
-            for joint in ("collar", "shoulder", "elbow", "wrist"):
-                if f"right_{joint}" in self.names:
-                    other[self.names.index(f"right_{joint}")] = best[self.names.index(f"right_{joint}")]
-            pairs += [best, pose, mixed, other]
-            starts += [i] * 4
+                        if f"right_{joint}" in self.names:
+                            j = self.names.index(f"right_{joint}")
+                            both[j] = trials[ranked["right"][b]][2][j]
+                    pairs.append(both)
+                    starts.append(i)
         poses = np.stack(pairs)
-        both = _resized(state, min(stage.num_betas, self.model.num_betas)).take(np.array(starts))
-        both.rotations[:] = matrix_from_axis_angle(poses)
-        both.rotations[:, 0] = state.rotations[starts, 0]
-        solution = solve(self.problem(stage, observations, poses), both)
-        return solution.state, poses, solution.cost
+        paired = self._with_pose(wide.take(np.array(starts)), poses)
+        solution = solve(self.problem(stage, observations, poses), paired, iterations=2)
+        first = np.argsort(solution.cost, kind="stable")[: max(6, len(poses) // 3)]
+        solution = solve(self.problem(stage, observations, poses[first]), solution.state.take(first))
+        return solution.state, poses[first], solution.cost
+
+    def _with_pose(self, state: State, poses: NDArray[np.float64]) -> State:
+        """The state with other poses (N, J, 3); every root stays as it is."""
+        rotations = matrix_from_axis_angle(poses)
+        rotations[:, 0] = state.rotations[:, 0]
+        return State(rotations, state.transl, state.shape, state.group)
 
     def _distinct(
         self, state: State, cost: NDArray[np.float64], count: int, up: NDArray[np.float64], *, poses_too: bool = False

@@ -106,6 +106,9 @@ def solve_joint(
     )
     # the shape found so far is the conditioned mean: expressed about the prior's own mean
     state.shape[0, : setup.model.num_betas] = told.mean - shape.mean
+    costs = np.array([s.cost for s in starts])
+    good = np.flatnonzero(costs <= LOST * np.median(costs))
+    state.shape[0, : len(starts[0].shape)] += np.mean([starts[i].shape for i in good], axis=0)
     rivals = [None if w else s.rivals for s, w in zip(starts, warm, strict=True)]
     return refine(setup, clothing, instants, state, shape, prior, rivals, [s.cost for s in starts], progress, cancelled)
 

@@ -55,7 +55,8 @@ class ShapeGaussian:
 
 @dataclass
 class Linearization:
-    """Normal equations: A (N, Q, Q) of the poses, B (N, Q, S), C (G, S, S), gradients and costs (G,)."""
+    """Normal equations: A (N, Q, Q) of the poses, B (N, Q, S), C (G, S, S), gradients, costs of the groups (G,) and of
+    the instants without the shape's prior (N,)."""
 
     A: NDArray[np.float64]
     B: NDArray[np.float64]
@@ -63,6 +64,7 @@ class Linearization:
     pose_gradient: NDArray[np.float64]
     shape_gradient: NDArray[np.float64]
     cost: NDArray[np.float64]
+    instant_cost: NDArray[np.float64]
     stats: NDArray[np.float64]
     """(number of items, NUM_STATS)"""
 
@@ -112,6 +114,7 @@ class Problem:
         s[E.ROBUST_DEPTH] = self.stage.robust_depth_m
         s[E.SIGMA_OUTLINE] = self.config.sigma_outline_m
         s[E.ROBUST_OUTLINE] = self.stage.robust_outline_m
+        s[E.WINDOW] = self.stage.window_m
         s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
         s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
         s[E.ROBUST_FLOOR] = self.config.robust_floor_m
@@ -126,7 +129,7 @@ class Problem:
         on = np.ones(n_groups, bool) if active is None else active
         out = Linearization(
             np.zeros((n_instants, Q, Q)), np.zeros((n_instants, Q, S)), np.zeros((n_groups, S, S)),
-            np.zeros((n_instants, Q)), np.zeros((n_groups, S)), np.zeros(n_groups),
+            np.zeros((n_instants, Q)), np.zeros((n_groups, S)), np.zeros(n_groups), np.zeros(n_instants),
             np.zeros((len(self.items), E.NUM_STATS)),
         )  # fmt: skip
         todo = [i for i, (n, _) in enumerate(self.items) if on[state.group[n]]]
@@ -152,7 +155,7 @@ class Problem:
             n = self.items[i][0]
             k = state.group[n]
             H, g = found[i]
-            out.cost[k] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum()
+            out.instant_cost[n] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum()
             if want_rows:
                 out.A[n] += H[:Q, :Q]
                 out.B[n] += H[:Q, Q:]
@@ -191,8 +194,9 @@ class Problem:
         cost, gradient, hessian = pose_prior_terms(
             state.rotations[live], self.pose_mean[live], self.pose_prior, self.stage.pose_prior
         )
-        np.add.at(out.cost, state.group[live], cost)
         where = np.flatnonzero(live)
+        out.instant_cost[where] += cost
+        np.add.at(out.cost, state.group, out.instant_cost)
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]

@@ -22,10 +22,15 @@ from bodyfit.kernels.raster import barycentrics, draw_faces
 
 BLOCK = 64
 BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
+DEPTH, SPILLED, BARE = 0, 1, 2
+GAPING = np.float32(0.03)
+OCCLUDER = np.float32(0.10)
+SLANTED = np.float32(0.5)
+MAX_WINDOW = 5
 
 # places in `settings`
-SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND, SIGMA_FLOOR, ROBUST_FLOOR = range(8)
-NUM_SETTINGS = 8
+SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND, SIGMA_FLOOR, ROBUST_FLOOR, WINDOW = range(9)
+NUM_SETTINGS = 9
 # places in `stats`
 (COST_DEPTH, COST_OUTLINE, COST_FLOOR, NUM_BOTH, NUM_PERSON, NUM_SPILLED, NUM_BARE, SUM_GAP) = range(8)
 NUM_STATS = 8
@@ -127,6 +132,27 @@ def surface_row(
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
+def nearest_in_window(x, y, z, depth, wanted, value, r, c, half, fx, fy, cx, cy):
+    """The pixel within `half` of (r, c) whose point is nearest in space to (x, y, z): row, column, squared distance.
+
+    Looks at pixels with a depth where `wanted` equals value, or, for value < 0, wherever there is a depth.
+    """
+    best = np.float32(1e9)
+    br, bc = -1, -1
+    for rr in range(max(0, r - half), min(depth.shape[0], r + half + 1)):
+        for cc in range(max(0, c - half), min(depth.shape[1], c + half + 1)):
+            zz = depth[rr, cc]
+            if zz <= 0 or (value >= 0 and wanted[rr, cc] != value):
+                continue
+            dx = (np.float32(cc) - cx) / fx * zz - x
+            dy = (np.float32(rr) - cy) / fy * zz - y
+            d = dx * dx + dy * dy + (zz - z) * (zz - z)
+            if d < best:
+                best, br, bc = d, rr, cc
+    return br, bc, best
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
 def linearize_view(
     template, shapedirs, weight_joints, weights, faces, joint_template, jointdirs, parents,
     rotations, transl, shape,
@@ -183,32 +209,55 @@ def linearize_view(
     sigma_o, c_o = settings[SIGMA_OUTLINE], settings[ROBUST_OUTLINE]
     c_d2, c_o2 = c_d * c_d, c_o * c_o
     fmean = 0.5 * (fx + fy)
-    for r in range(height):
-        for c in range(width):
-            f = face[r, c]
-            kind = label[r, c]
-            rr, cc = r, c
-            if kind == PERSON:
-                stats[NUM_PERSON] += 1
-            residual = 0.0
-            strength = 0.0
-            if f >= 0 and kind == PERSON:
-                if depth[r, c] <= 0:
-                    continue
-                mode = 0
-            elif f >= 0 and kind == BACKGROUND:
-                seen = depth[r, c]
-                if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] - 0.10):
-                    continue  # something nearer hides what is behind it: no evidence against the model
-                mode = 1
-            elif f < 0 and kind == PERSON:
-                if near_model[r, c] < 0:
-                    continue
-                mode = 2
-                rr, cc = near_model[r, c] // width, near_model[r, c] % width
-                f = face[rr, cc]
-            else:
+    window = settings[WINDOW]
+    for pixel in range(height * width):
+        r, c = pixel // width, pixel % width
+        f = face[r, c]
+        kind = label[r, c]
+        if kind == PERSON:
+            stats[NUM_PERSON] += 1
+        # at an inner edge (an arm before the trunk) the surface in the same pixel is another limb: a pixel that gapes
+        # is compared with the nearest surface in a window around it, sensor to body and body to sensor
+        passes = 1
+        gap = np.float32(0.0)
+        if f >= 0 and kind == PERSON:
+            if depth[r, c] <= 0:
                 continue
+            mode = DEPTH
+            gap = depth[r, c] - drawn[r, c]
+            if window > 0 and abs(gap) > GAPING:
+                passes = 2
+        elif f >= 0 and kind == BACKGROUND:
+            seen = depth[r, c]
+            if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] - OCCLUDER):
+                continue  # something nearer hides what is behind it: no evidence against the model
+            mode = SPILLED
+        elif f < 0 and kind == PERSON:
+            if near_model[r, c] < 0:
+                continue
+            mode = BARE
+        else:
+            continue
+        for turn in range(passes):
+            # rr, cc: the model's pixel; sr, sc: the sensor's
+            rr, cc, sr, sc = r, c, r, c
+            if mode == BARE:
+                rr, cc = near_model[r, c] // width, near_model[r, c] % width
+            if passes == 2:
+                half = min(MAX_WINDOW, int(window * fmean / drawn[r, c]))
+                if turn == 0:
+                    z = depth[r, c]
+                    rr, cc, _ = nearest_in_window(
+                        (np.float32(c) - cx) / fx * z, (np.float32(r) - cy) / fy * z, z,
+                        drawn, label, -1, r, c, half, fx, fy, cx, cy,
+                    )  # fmt: skip
+                else:
+                    z = drawn[r, c]
+                    sr, sc, _ = nearest_in_window(
+                        (np.float32(c) - cx) / fx * z, (np.float32(r) - cy) / fy * z, z,
+                        depth, label, PERSON, r, c, half, fx, fy, cx, cy,
+                    )  # fmt: skip
+            f = face[rr, cc]
             i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
             dx, dy = (np.float32(cc) - cx) / fx, (np.float32(rr) - cy) / fy
             wb, wc = barycentrics(
@@ -216,7 +265,9 @@ def linearize_view(
                 points[k, 0], points[k, 1], points[k, 2], dx, dy,
             )  # fmt: skip
             z = drawn[rr, cc]
-            if mode == 0:
+            residual = 0.0
+            strength = 0.0
+            if mode == DEPTH:
                 ax, ay, az = (
                     points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2],
                 )  # fmt: skip
@@ -227,20 +278,32 @@ def linearize_view(
                 norm = np.sqrt(nx * nx + ny * ny + nz * nz)
                 if norm == 0:
                     continue
-                gap = depth[r, c] - z
+                nx, ny, nz = nx / norm, ny / norm, nz / norm
+                zs = depth[sr, sc]
+                qx = (np.float32(sc) - cx) / fx * zs - dx * z
+                qy = (np.float32(sr) - cy) / fy * zs - dy * z
+                qz = zs - z
+                apart = np.sqrt(qx * qx + qy * qy + qz * qz)
                 # the sensor's point lies outside of the body where it is on the normal's side
-                outside = (nx * dx + ny * dy + nz) / norm * gap
+                outside = nx * qx + ny * qy + nz * qz
+                if passes == 2 and abs(outside) < SLANTED * apart:
+                    # beside the surface rather than above it: the way to it, instead of the normal
+                    outside = apart
+                    nx, ny, nz = qx / apart, qy / apart, qz / apart
+                far = apart if passes == 2 else abs(gap)
                 sigma = settings[SIGMA_BEHIND] if outside > 0 else sigma_d
-                keep = c_d2 / (c_d2 + gap * gap)
-                stats[COST_DEPTH] += 0.5 * weight * outside * outside / (sigma * sigma) * keep
-                stats[NUM_BOTH] += 1
-                stats[SUM_GAP] += abs(outside)
+                keep = c_d2 / (c_d2 + far * far)
+                share = weight / passes
+                stats[COST_DEPTH] += 0.5 * share * outside * outside / (sigma * sigma) * keep
+                if turn == 0:
+                    stats[NUM_BOTH] += 1
+                    stats[SUM_GAP] += abs(outside)
                 # residual = n·(model - sensor)
                 residual = -outside
-                strength = np.sqrt(weight) * keep / sigma
-                grad[0], grad[1], grad[2] = nx / norm, ny / norm, nz / norm
+                strength = np.sqrt(share) * keep / sigma
+                grad[0], grad[1], grad[2] = nx, ny, nz
             else:
-                if mode == 1:
+                if mode == SPILLED:
                     q = near_person[r, c]
                     du, dv = np.float32(c - q % width), np.float32(r - q // width)
                     stats[NUM_SPILLED] += 1

@@ -90,24 +90,29 @@ def scan(points, edges, origin, normal, u, v, first, step, out):
     """
     n_levels = out.shape[0]
     n_edges = edges.shape[0]
-    level = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]
-    # which levels each edge crosses, counted first so that the buffers are as large as needed and no larger
+    base = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2] + first
+    n0, n1, n2 = normal[0] / step, normal[1] / step, normal[2] / step
+    base /= step
+    # the edges that cross a level, and which levels: first counted, so that the buffers are as large as needed
+    met = np.empty(n_edges, np.int32)
     low, high = np.empty(n_edges, np.int32), np.empty(n_edges, np.int32)
     count = np.zeros(n_levels + 1, np.int64)
+    n_met = 0
     for e in range(n_edges):
         i, j = edges[e, 0], edges[e, 1]
-        a = points[i, 0] * normal[0] + points[i, 1] * normal[1] + points[i, 2] * normal[2] - level - first
-        b = points[j, 0] * normal[0] + points[j, 1] * normal[1] + points[j, 2] * normal[2] - level - first
-        if n_levels == 1:
-            low[e] = 0
-            high[e] = 1 if (a > 0) != (b > 0) else 0
-        else:
-            ka, kb = math.ceil(a / step), math.ceil(b / step)  # levels below a: k < ka
-            lo, hi = min(ka, kb), max(ka, kb)
-            low[e] = int(min(max(lo, 0), n_levels))
-            high[e] = int(min(max(hi, 0), n_levels))
-        for k in range(low[e], high[e]):
-            count[k + 1] += 1
+        a = points[i, 0] * n0 + points[i, 1] * n1 + points[i, 2] * n2 - base
+        b = points[j, 0] * n0 + points[j, 1] * n1 + points[j, 2] * n2 - base
+        # level k is met when k lies in [min, max)
+        lo, hi = min(a, b), max(a, b)
+        if hi <= 0 or lo > n_levels - 1:
+            continue
+        k_low = int(math.ceil(lo)) if lo > 0 else 0
+        k_high = int(math.ceil(hi)) if hi < n_levels else n_levels
+        if k_low < k_high:
+            met[n_met], low[n_met], high[n_met] = e, k_low, k_high
+            n_met += 1
+            for k in range(k_low, k_high):
+                count[k + 1] += 1
     most = 0
     for k in range(n_levels):
         most = max(most, count[k + 1])
@@ -116,18 +121,16 @@ def scan(points, edges, origin, normal, u, v, first, step, out):
     filled = np.zeros(n_levels, np.int64)
     ou = origin[0] * u[0] + origin[1] * u[1] + origin[2] * u[2]
     ov = origin[0] * v[0] + origin[1] * v[1] + origin[2] * v[2]
-    for e in range(n_edges):
-        if low[e] == high[e]:
-            continue
-        i, j = edges[e, 0], edges[e, 1]
-        a = points[i, 0] * normal[0] + points[i, 1] * normal[1] + points[i, 2] * normal[2] - level - first
-        b = points[j, 0] * normal[0] + points[j, 1] * normal[1] + points[j, 2] * normal[2] - level - first
+    for m in range(n_met):
+        i, j = edges[met[m], 0], edges[met[m], 1]
+        a = points[i, 0] * n0 + points[i, 1] * n1 + points[i, 2] * n2 - base
+        b = points[j, 0] * n0 + points[j, 1] * n1 + points[j, 2] * n2 - base
         ua = points[i, 0] * u[0] + points[i, 1] * u[1] + points[i, 2] * u[2] - ou
         va = points[i, 0] * v[0] + points[i, 1] * v[1] + points[i, 2] * v[2] - ov
         du = points[j, 0] * u[0] + points[j, 1] * u[1] + points[j, 2] * u[2] - ou - ua
         dv = points[j, 0] * v[0] + points[j, 1] * v[1] + points[j, 2] * v[2] - ov - va
-        for k in range(low[e], high[e]):
-            t = min(max((k * step - a) / (b - a), 0.0), 1.0)
+        for k in range(low[m], high[m]):
+            t = min(max((k - a) / (b - a), 0.0), 1.0)
             row = count[k] + filled[k]
             uv[row, 0] = ua + t * du
             uv[row, 1] = va + t * dv
@@ -147,6 +150,27 @@ def scan(points, edges, origin, normal, u, v, first, step, out):
                 lowest, highest = min(lowest, here[i, c]), max(highest, here[i, c])
             out[k, 1 + 2 * c] = lowest
             out[k, 2 + 2 * c] = highest
+
+
+@njit(nogil=True, cache=True)
+def extremum(values, sign):
+    """The largest (sign 1) or smallest (-1) of evenly spaced values, NaN left out, and its fractional index.
+
+    A parabola through the best value and its neighbours gives both; (NaN, 0) where every value is NaN.
+    """
+    best = -1
+    for k in range(values.shape[0]):
+        if not math.isnan(values[k]) and (best < 0 or sign * values[k] > sign * values[best]):
+            best = k
+    if best < 0:
+        return np.nan, 0.0
+    if 0 < best < values.shape[0] - 1:
+        before, after = values[best - 1], values[best + 1]
+        bend = before - 2.0 * values[best] + after
+        if sign * bend < 0:  # false with a NaN
+            shift = 0.5 * (before - after) / bend
+            return values[best] - 0.25 * (before - after) * shift, best + shift
+    return values[best], float(best)
 
 
 @njit(nogil=True, cache=True)
