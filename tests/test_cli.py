@@ -268,6 +268,9 @@ def test_measure_computes_from_the_saved_shape(run: Run, models: Path, tmp_path:
     assert code == 0
     assert set(measured) == set(expected)
     assert measured["stature"]["value_m"] == pytest.approx(expected["stature"].value_m, abs=1e-6)
+    # what the fit saw is taken over, also where the saved coverage alone would say otherwise
+    assert measured["stature"]["seen"] is True
+    assert measured["head_girth"]["seen"] is False
     assert "stature" in run("measure", tmp_path / "fit" / "fit.npz")[1]
 
 

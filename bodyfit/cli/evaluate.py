@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from bodyfit.errors import BodyfitError, InputError
 if TYPE_CHECKING:
     from bodyfit.bench.evaluate import Score
     from bodyfit.bench.girth_rules import GirthRules
+    from bodyfit.fit.result import FitResult
 
 COLUMNS = (
     ("recording", "name"), ("s", "seconds"), ("surface", "surface_mm"), ("cloth", "cloth_mm"), ("joints", "joints_mm"),
@@ -59,6 +61,7 @@ def evaluate_command(
     """
     from bodyfit.bench.evaluate import evaluate_recording, load_truth, medians
     from bodyfit.bench.girth_rules import load_girth_rules
+    from bodyfit.body.model import load_body_model
     from bodyfit.cli.screen import print_json
     from bodyfit.export.folder import check_out_folder
 
@@ -73,14 +76,23 @@ def evaluate_command(
             check_out_folder(out / name)
     found = _find_rules(recordings, rules)
     girths = load_girth_rules(found) if found else None
+    body = load_body_model(model)
+
+    def fit(path: Path) -> FitResult:
+        request = FitRequest(path, model=body, sex=sex.value, clothing=clothing.value, frames=wanted)
+        return run_fit(request, quiet=as_json)
+
     scores, failed = [], {}
     for recording, name in zip(recordings, names, strict=True):
+        if not as_json and sys.stderr.isatty():
+            sys.stderr.write(f"{len(scores) + len(failed) + 1} of {len(recordings)}: {name}\n")
         try:
-            score = _evaluate(recording, name, out, girths, evaluate_recording, model, sex, clothing, wanted, as_json)
+            score, result = evaluate_recording(recording, fit, girths)
+            if out is not None:
+                write_result(result, out / name, force=False)
+            scores.append(score)
         except BodyfitError as e:
             failed[name] = str(e)
-            continue
-        scores.append(score)
     middle = medians(scores)
     if as_json:
         rows = [asdict(score) for score in scores]
@@ -89,28 +101,6 @@ def evaluate_command(
         _show(scores, middle, failed, girths)
     if failed or not all(score.converged for score in scores):
         raise typer.Exit(NOT_BELIEVED)
-
-
-def _evaluate(
-    recording: Path,
-    name: str,
-    out: Path | None,
-    girths: GirthRules | None,
-    evaluate_recording: Any,
-    model: str | None,
-    sex: Sex,
-    clothing: Clothing,
-    frames: tuple[int, ...] | None,
-    as_json: bool,
-) -> Score:
-    def fit(path: Path) -> Any:
-        request = FitRequest(path, model=model, sex=sex.value, clothing=clothing.value, frames=frames)
-        return run_fit(request, quiet=as_json)
-
-    score, result = evaluate_recording(recording, fit, girths)
-    if out is not None:
-        write_result(result, out / name, force=False)
-    return score
 
 
 def _find_rules(recordings: list[Path], rules: Path | None) -> Path | None:
@@ -129,8 +119,8 @@ def _show(scores: list[Score], middle: dict[str, float], failed: dict[str, str],
     def cell(row: dict[str, Any], key: str) -> str:
         value = row.get(key)
         if key == "flags":
-            note = [] if row.get("converged", True) else [f"NOT CONVERGED ({row['stop_reason']})"]
-            return ", ".join([*note, *(value or ())])
+            note = [] if row.get("converged", True) else ["NOT BELIEVED"]
+            return ", ".join([*note, *([f"{len(value)} flags"] if value else [])])
         return "" if value is None else value if isinstance(value, str) else f"{value:.1f}"
 
     rows = [[cell(asdict(score), key) for _, key in COLUMNS] for score in scores]

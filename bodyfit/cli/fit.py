@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.recording.native import Recording
 
@@ -70,7 +71,7 @@ class FitRequest:
     """What was asked for, checked as far as it can be without the recording."""
 
     recording: Path
-    model: str | None = None
+    model: str | BodyModel | None = None
     sex: str = "neutral"
     clothing: str = "auto"
     frames: tuple[int, ...] | None = None
@@ -119,13 +120,13 @@ def fit_command(
 
 def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
     """Opens the recording, fits, and shows how far it is."""
-    from bodyfit.body.model import load_body_model
+    from bodyfit.body.model import BodyModel, load_body_model
     from bodyfit.cli.screen import progress_bar
     from bodyfit.fit.fit import fit
     from bodyfit.recording.native import open_recording
 
     recording = open_recording(request.recording)
-    body = load_body_model(request.model)
+    body = load_body_model(request.model) if not isinstance(request.model, BodyModel) else request.model
     with progress_bar(quiet=quiet) as progress:
         return fit(
             recording,

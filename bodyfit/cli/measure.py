@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +31,10 @@ def measure_command(
 
     saved = read_fit_npz(fit)
     body = body_of(saved, model)
-    coverage = saved.quality.get("coverage")
-    measurements = measure_with_sd(body, saved.betas, saved.betas_cov, coverage)
+    measured = measure_with_sd(body, saved.betas, saved.betas_cov, saved.quality.get("coverage"))
+    # what was seen is the fit's to say: it knew from which sides the trunk was looked at
+    seen = {name: record["seen"] for name, record in saved.measurements.items()}
+    measurements = {name: replace(m, seen=seen.get(name, m.seen)) for name, m in measured.items()}
     if as_json:
         provenance = {**saved.provenance, "fit": saved.path.name}
         records = measurement_records(measurements)

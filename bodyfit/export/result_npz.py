@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bodyfit.body.npz import read_npz
 from bodyfit.errors import InputError
-from bodyfit.export.tables import provenance_record, quality_record
+from bodyfit.export.tables import measurement_records, plain, provenance_record, quality_record
 
 if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
@@ -31,7 +31,7 @@ class SavedFit:
         poses: (T, J, 3) axis-angle in radians; pose_sd of the same shape.
         trans: (T, 3) metres, world.
         model_name, model_sha256: the body model that the parameters belong to.
-        quality, provenance: as in measurements.json.
+        quality, provenance, measurements: as in measurements.json.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class SavedFit:
     stop_reason: str
     quality: dict[str, Any]
     provenance: dict[str, Any]
+    measurements: dict[str, dict[str, Any]]
 
 
 def frame_rate(timestamps_s: ArrayLike) -> float:
@@ -82,6 +83,7 @@ def fit_npz_bytes(result: FitResult) -> bytes:
         "clothing": np.array(result.clothing),
         "converged": np.array(bool(result.converged)),
         "stop_reason": np.array(quality["stop_reason"]),
+        "measurements_json": np.array(json.dumps(plain(measurement_records(result.measurements)), sort_keys=True)),
         "quality_json": np.array(json.dumps(quality, sort_keys=True, allow_nan=False)),
         "provenance_json": np.array(json.dumps(provenance_record(result), sort_keys=True, allow_nan=False)),
     }
@@ -123,9 +125,11 @@ def read_fit_npz(path: str | Path) -> SavedFit:
     if J3 % 3:
         raise InputError(f"{file.name}: poses", "three numbers per joint", f"{J3} columns")
     try:
-        quality, provenance = json.loads(text("quality_json")), json.loads(text("provenance_json"))
+        quality, provenance, measurements = (
+            json.loads(text(f"{key}_json")) for key in ("quality", "provenance", "measurements")
+        )
     except json.JSONDecodeError as e:
-        raise InputError(f"{file.name}: quality_json, provenance_json", "JSON", str(e)) from None
+        raise InputError(f"{file.name}: quality_json, provenance_json, measurements_json", "JSON", str(e)) from None
     return SavedFit(
         path=file,
         betas=arrays["betas"].astype(np.float64),
@@ -144,4 +148,5 @@ def read_fit_npz(path: str | Path) -> SavedFit:
         stop_reason=text("stop_reason"),
         quality=quality,
         provenance=provenance,
+        measurements=measurements,
     )
