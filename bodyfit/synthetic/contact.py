@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
+from bodyfit.kernels.body import joint_motions, vertex_normals
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from bodyfit.synthetic.subject import Subject
 
@@ -27,6 +28,43 @@ def on_floor(
 ) -> NDArray[np.float64]:
     """Translation (3,) that stands a posed surface (V, 3) on the floor, its root joint above `place` (2,) metres."""
     return np.array([place[0] - joints[0, 0], place[1] - joints[0, 1], floor_z - surface[:, 2].min()])
+
+
+def both_feet_down(model: BodyModel, subject: Subject, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The pose (J, 3), in a world with z up, with the knee of the lower foot bent until both feet reach the floor.
+
+    A long step lifts the rear heel, so ankles may differ by an eighth of the step.
+    """
+    names = {name: i for i, name in enumerate(model.joint_names)}
+    ankles = [names["left_ankle"], names["right_ankle"]]
+
+    def joints_of(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+        G, joints = np.empty((model.num_joints, 3, 3)), np.empty((model.num_joints, 3))
+        R, zero = matrix_from_axis_angle(candidate), np.zeros(3)
+        joint_motions(R, subject.rest_joints, model.parents, np.eye(3), zero, zero, G, joints)
+        return joints
+
+    def turned(candidate: NDArray[np.float64], joint: int, radians: float) -> None:
+        bend = matrix_from_axis_angle(np.array([radians, 0.0, 0.0]))
+        candidate[joint] = axis_angle_from_matrix(matrix_from_axis_angle(candidate[joint]) @ bend)
+
+    at = joints_of(pose)[ankles]
+    low = int(at[1, 2] < at[0, 2])
+    front = matrix_from_axis_angle(pose[0])[:2, 2]  # the model looks along its own z
+    step = abs((at[0, :2] - at[1, :2]) @ front) / max(float(np.linalg.norm(front)), 1e-6)
+    excess = float(abs(at[0, 2] - at[1, 2]) - step / 8)
+    if excess < 0.003:
+        return pose
+    hip, knee, ankle = (names[f"{('left', 'right')[low]}_{n}"] for n in ("hip", "knee", "ankle"))
+    least, most, bent = 0.0, np.radians(40.0), pose
+    for _ in range(8):
+        angle = (least + most) / 2
+        bent = pose.copy()
+        for joint, share in ((hip, -1), (knee, 2), (ankle, -1)):
+            turned(bent, joint, share * angle)
+        rise = joints_of(bent)[ankles[low], 2] - at[low, 2]
+        least, most = (angle, most) if rise < excess else (least, angle)
+    return bent
 
 
 def free_arms(
@@ -51,7 +89,7 @@ def free_arms(
     trunk_points, trunk_normals = vertices[trunk], normals[trunk]
 
     def inside(points: NDArray[np.float64]) -> float:
-        distance, at = (np.asarray(a) for a in tree.query(points, distance_upper_bound=0.12))
+        distance, at = (np.asarray(a) for a in tree.query(points, distance_upper_bound=0.15))
         near = np.isfinite(distance)
         gap = ((points[near] - trunk_points[at[near]]) * trunk_normals[at[near]]).sum(1)
         return float(np.maximum(-gap - allowed_m, 0).sum())
@@ -67,10 +105,13 @@ def free_arms(
         for _ in range(rounds):
             if now <= 0:
                 break
-            options = [few.turned(pose, *turn) for turn in _TRIES_DEG]
-            scores = [inside(few.points(option)) for option in options]
-            best = int(np.argmin(scores))
-            if scores[best] >= now:
+            for reach in (1.0, 3.0):  # a hand deep inside may see no way out at its doorstep
+                options = [few.turned(pose, joint, axis, reach * degrees) for joint, axis, degrees in _TRIES_DEG]
+                scores = [inside(few.points(option)) for option in options]
+                best = int(np.argmin(scores))
+                if scores[best] < 0.97 * now:
+                    break
+            else:
                 break
             pose, now = options[best], scores[best]
     return pose
@@ -130,8 +171,6 @@ def _far_half(model: BodyModel, subject: Subject, side: str) -> NDArray[np.bool_
 
 
 def _normals(vertices: NDArray[np.float64], model: BodyModel) -> NDArray[np.float32]:
-    from bodyfit.kernels.body import vertex_normals
-
     local = np.ascontiguousarray(vertices - vertices.mean(0), np.float32)
     out = np.empty_like(local)
     vertex_normals(local, model.faces, out)

@@ -38,7 +38,7 @@ POSES: dict[str, dict[str, Euler]] = {
     "a_pose": _both(collar=(0, 0, -2), shoulder=(0, -4, -42), elbow=(0, -8, 0), hip=(0, 0, 9)),
     "arms_down": {**_HANGING, **_LEGS},
     "hands_on_hips": _both(
-        collar=(0, 0, -2), shoulder=(68, 6, -46), elbow=(0, -98, 0), wrist=(0, 0, 25), hip=(0, 0, 7), knee=(2, 0, 0)
+        collar=(0, 0, -2), shoulder=(66, 12, -40), elbow=(0, -92, 0), wrist=(0, 0, 20), hip=(0, 0, 7), knee=(2, 0, 0)
     ),
     "mid_walk": {
         **_both(collar=(0, 0, -4)),
@@ -59,7 +59,7 @@ POSES: dict[str, dict[str, Euler]] = {
         **_HANGING, **_LEGS, "left_collar": (0, 0, 12), "left_shoulder": (-20, -12, 52), "left_elbow": (0, -18, 0),
     },
     "phone_at_ear": {
-        **_HANGING, **_LEGS, "left_shoulder": (-32, -34, -46), "left_elbow": (0, -148, 0), "left_wrist": (0, 0, -6),
+        **_HANGING, **_LEGS, "left_shoulder": (-40, -36, -44), "left_elbow": (0, -143, 0), "left_wrist": (0, 0, -6),
         "head": (4, 4, 3),
     },
     "hands_behind_back": {**_LEGS, **_both(collar=(0, 6, -4), shoulder=(104, 20, -66), elbow=(0, -62, 0))},
@@ -70,7 +70,7 @@ POSES: dict[str, dict[str, Euler]] = {
     "contrapposto": {
         **_HANGING, "pelvis": (0, 0, -5), "left_hip": (-20, 8, 12), "left_knee": (32, 0, 0), "right_hip": (0, 0, 4),
         "spine1": (0, 0, 3), "spine2": (0, 0, 4), "head": (0, 10, 0),
-        "right_shoulder": (66, -6, 47), "right_elbow": (0, 98, 0),
+        "right_shoulder": (66, -12, 40), "right_elbow": (0, 92, 0),
     },
     "holding": {**_LEGS, **_both(collar=(0, -4, -3), shoulder=(12, -22, -70), elbow=(0, -74, 0), wrist=(0, 0, 0))},
     "one_arm_forward": {

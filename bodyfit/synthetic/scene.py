@@ -120,7 +120,7 @@ def room(
 
     Args:
         boxes: how many (a desk counts as one); None draws 0 to 2.
-        occluder: put a table between camera and person, which hides the legs.
+        occluder: put a counter between camera and person, which hides the legs.
     """
     away = -camera_place[:2] / np.linalg.norm(camera_place[:2])
     side = np.array([-away[1], away[0]])
@@ -142,10 +142,11 @@ def room(
             size = rng.uniform(0.25, 0.55, 3)
             things.append(Box((*place, size[2] / 2), tuple(size), yaw, _tint(rng, 150)))
     if occluder:
-        toward = -away * rng.uniform(0.55, 0.8)
-        things += _table(
-            toward, rng.uniform(0.68, 0.76), (0.55, 1.3), float(np.arctan2(away[1], away[0])), _tint(rng, 140)
-        )
+        # a counter: under a table the legs would show again
+        x, y = -away * rng.uniform(0.55, 0.8)
+        height = float(rng.uniform(0.68, 0.78))
+        size = (0.5, 1.4, height)
+        things.append(Box((x, y, height / 2), size, float(np.arctan2(away[1], away[0])), _tint(rng, 140)))
     return Scene(tuple(planes), tuple(things))
 
 

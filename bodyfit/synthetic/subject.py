@@ -98,8 +98,7 @@ def smooth_offsets(
         return np.zeros((model.num_vertices, 3))
     rest = np.asarray(model.rest_vertices(betas), np.float64)
     points = rest.astype(np.float32)
-    normals = np.empty_like(points)
-    vertex_normals(points, model.faces, normals)
+    normals = _soft_normals(model)
     at = rest[rng.integers(0, len(rest), centres)]
     length = rng.uniform(0.08, 0.20, centres)
     amplitude = rng.normal(0.0, 1.0, centres)
@@ -126,6 +125,19 @@ def _off_basis(model: BodyModel, offsets: NDArray[np.float64]) -> NDArray[np.flo
     for _ in range(3):  # each pass removes what rounding left of the one before
         flat = flat - (inverse @ (basis @ flat)).astype(np.float32) @ basis
     return flat.reshape(-1, 3).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _soft_normals(model: BodyModel, rounds: int = 40) -> NDArray[np.float32]:
+    """(V, 3) normals of the template averaged over their surroundings: short where the surface folds (ears, mouth)."""
+    normals = np.empty_like(model.v_template)
+    vertex_normals(model.v_template, model.faces, normals)
+    at, other = model.faces[:, [0, 1, 2, 1, 2, 0]].ravel(), model.faces[:, [1, 2, 0, 0, 1, 2]].ravel()
+    count = np.maximum(np.bincount(at, minlength=model.num_vertices), 1)
+    for _ in range(rounds):
+        mean = [np.bincount(at, normals[other, k], minlength=model.num_vertices) / count for k in range(3)]
+        normals = 0.5 * normals + 0.5 * np.stack(mean, 1)
+    return normals.astype(np.float32)
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from bodyfit.camera import Camera
 from bodyfit.frame import Frame
 from bodyfit.render.rasterize import rasterize
 from bodyfit.synthetic.clothing import Clothing, dress, wear
-from bodyfit.synthetic.contact import free_arms, on_floor
+from bodyfit.synthetic.contact import both_feet_down, free_arms, on_floor
 from bodyfit.synthetic.poses import everyday_pose
 from bodyfit.synthetic.scene import Scene, SceneView, place_camera, room
 from bodyfit.synthetic.sensor import SENSORS, Bias, SensorModel, imperfect_mask, read_depth
@@ -94,7 +94,7 @@ def sample_take(
         subject: the person; None draws one.
         mask: what the frames carry as a mask.
         color: render colour images too (kept at every `color_stride`-th pixel of the colour camera).
-        occluder: a table hides the legs.
+        occluder: a counter hides the legs.
     """
     subject_rng, clothes_rng, place_rng, pose_rng, sensor_rng = np.random.default_rng(seed).spawn(5)
     if subject is None:
@@ -107,7 +107,7 @@ def sample_take(
     poses = []
     for name, heading in zip(pose_names, headings_deg, strict=True):
         pose = everyday_pose(name, pose_rng, yaw=azimuth + np.radians(heading), jitter_deg=jitter_deg)
-        poses.append(free_arms(model, subject, full_pose(model, pose)))
+        poses.append(free_arms(model, subject, both_feet_down(model, subject, full_pose(model, pose))))
     places = pose_rng.normal(0, 0.04, (len(poses), 2))
     return film(
         model, subject, clothes, poses, places, (device,), (T_world_depth,), scene, sensor_rng, mask=mask, color=color,
