@@ -1,0 +1,185 @@
+"""What each body measurement is: its standard, its definition in one line, the body parts it needs, its model error.
+
+Names follow ISO 8559-1:2017 (clothing) and ISO 7250-1:2017 (design); where a mesh asks for a rule of its own (which
+slice, which point) the definition says so. Measurements of limbs are the mean of left and right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+ISO_8559 = "ISO 8559-1:2017"
+ISO_7250 = "ISO 7250-1:2017"
+
+BODY_DENSITY = 985.0
+"""kg/m³ of a whole living body with the air in its lungs, a value in common use for the body's mean density.
+
+Without lung air a body has about 1020 (obese) to 1080 (lean) kg/m³ (W. E. Siri, "Body composition from fluid spaces and
+density", 1961; Durnin and Womersley, Br. J. Nutr. 32, 1974); 2 to 5 litres of air in 70 take 3 to 7 % off that.
+"""
+
+SIDE_SEEN = 0.15
+"""Share of a side of the trunk that has to be seen for the side to count as seen."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One measurement.
+
+    Attributes:
+        name: the key in results.
+        standard: where the name comes from.
+        text: the definition, one line.
+        kind: "height", "girth", "length", "breadth", "volume" or "mass".
+        parts: groups of body parts; a measurement was seen when of each group at least one part was.
+        unit: "m", "m3" or "kg".
+        model_error: one standard deviation in `unit` of what no covariance of the fit knows.
+        sides: sides of the trunk without which only half of the thing was seen.
+    """
+
+    name: str
+    standard: str
+    text: str
+    kind: str
+    parts: tuple[tuple[str, ...], ...]
+    model_error: float
+    unit: str = "m"
+    sides: tuple[str, ...] = ()
+
+    def was_seen(self, parts: Mapping[str, float] | None, sides: Mapping[str, float] | None = None) -> bool:
+        """Whether a sensor saw what this measures.
+
+        Args:
+            parts: body part to whether, how often or to what share it was seen; None: all were.
+            sides: side of the trunk to the share of it that was seen; None: all were.
+        """
+        by_part = parts is None or all(any(parts.get(p, 0) > 0 for p in group) for group in self.parts)
+        return by_part and (sides is None or all(sides.get(s, 0) >= SIDE_SEEN for s in self.sides))
+
+
+def _sides(*parts: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((f"left_{p}", f"right_{p}") for p in parts)
+
+
+def _of(*parts: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((p,) for p in parts)
+
+
+_FEET = _sides("foot")
+_ARM = _sides("upper_arm", "forearm")
+
+# Model errors: 8 mm for girths of the trunk, 4 mm for other girths, 3 mm for lengths. They stand for what the shape
+# basis cannot say and for soft tissue, and are meant to be replaced by the residuals of a study on held-out bodies.
+_TRUNK_GIRTH, _GIRTH, _LENGTH = 0.008, 0.004, 0.003
+
+_TABLE = (
+    Definition("stature", ISO_7250, "Vertical distance from the floor to the highest point of the head.",
+               "height", (*_of("head"), *_FEET), _LENGTH),
+    Definition("cervicale_height", ISO_7250, "Vertical distance from the floor to the cervicale (lowest neck bone).",
+               "height", (*_of("neck"), *_FEET), _LENGTH),
+    Definition("chin_height", ISO_8559, "Vertical distance from the floor to the lowest point of the chin.",
+               "height", (*_of("head"), *_FEET), _LENGTH),
+    Definition("shoulder_height", ISO_7250, "Vertical distance from the floor to the acromion, mean of both sides.",
+               "height", (*_sides("upper_arm"), *_FEET), _LENGTH),
+    Definition("chest_height", ISO_8559, "Vertical distance from the floor to the bust points (nipples).",
+               "height", (*_of("chest"), *_FEET), _LENGTH),
+    Definition("waist_height", ISO_8559, "Vertical distance from the floor to the waist level.",
+               "height", (*_of("abdomen"), *_FEET), _LENGTH),
+    Definition("hip_height", ISO_8559, "Vertical distance from the floor to the greatest protrusion of the buttocks.",
+               "height", (*_of("pelvis"), *_FEET), _LENGTH),
+    Definition("trochanter_height", ISO_7250,
+               "Vertical distance from the floor to the greater trochanter, mean of both sides.",
+               "height", (*_sides("thigh"), *_FEET), _LENGTH),
+    Definition("crotch_height", ISO_7250, "Vertical distance from the floor to the lowest point between the legs.",
+               "height", (*_sides("thigh"), *_FEET), _LENGTH),
+    Definition("knee_height", ISO_8559, "Vertical distance from the floor to the kneecap's middle, mean of both sides.",
+               "height", (*_sides("calf"), *_FEET), _LENGTH),
+    Definition("ankle_height", ISO_8559,
+               "Vertical distance from the floor to the outer ankle bone (lateral malleolus), mean of both sides.",
+               "height", _FEET, _LENGTH),
+    Definition("head_girth", ISO_7250, "Largest horizontal girth of the head above the brows.",
+               "girth", _of("head"), _GIRTH),
+    Definition("neck_girth", ISO_8559, "Smallest girth of the neck across its axis, below the chin.",
+               "girth", _of("neck"), _GIRTH),
+    Definition("chest_girth", ISO_8559, "Horizontal girth of the trunk, without the arms, at the bust points.",
+               "girth", _of("chest"), _TRUNK_GIRTH, sides=("front", "back")),
+    Definition("underbust_girth", ISO_8559, "Horizontal girth of the trunk just below the breasts.",
+               "girth", _of("chest"), _TRUNK_GIRTH, sides=("front", "back")),
+    Definition("waist_girth", ISO_8559,
+               "Horizontal girth of the trunk at the waist, midway between the lowest ribs and the hip bone.",
+               "girth", _of("abdomen"), _TRUNK_GIRTH, sides=("front", "back")),
+    Definition("abdomen_girth", ISO_7250, "Horizontal girth of the trunk at the navel (omphalion).",
+               "girth", _of("abdomen"), _TRUNK_GIRTH, sides=("front", "back")),
+    Definition("hip_girth", ISO_8559,
+               "Largest horizontal girth of the trunk between the crotch and two thirds of the way up to the waist.",
+               "girth", _of("pelvis"), _TRUNK_GIRTH, sides=("front", "back")),
+    Definition("thigh_girth", ISO_8559,
+               "Horizontal girth of the thigh 2 % of the stature below the crotch, mean of both sides.",
+               "girth", _sides("thigh"), _GIRTH),
+    Definition("mid_thigh_girth", ISO_8559,
+               "Horizontal girth of the thigh midway between crotch and kneecap, mean of both sides.",
+               "girth", _sides("thigh"), _GIRTH),
+    Definition("knee_girth", ISO_8559, "Horizontal girth of the knee at the middle of the kneecap, mean of both sides.",
+               "girth", _sides("calf"), _GIRTH),
+    Definition("calf_girth", ISO_8559, "Largest horizontal girth of the lower leg, mean of both sides.",
+               "girth", _sides("calf"), _GIRTH),
+    Definition("ankle_girth", ISO_8559,
+               "Smallest horizontal girth of the lower leg above the ankle bones, mean of both sides.",
+               "girth", _sides("calf"), _GIRTH),
+    Definition("upper_arm_girth", ISO_8559,
+               "Girth across the upper arm midway between acromion and elbow, mean of both sides.",
+               "girth", _sides("upper_arm"), _GIRTH),
+    Definition("elbow_girth", ISO_8559, "Girth across the straight arm at the tip of the elbow, mean of both sides.",
+               "girth", _sides("forearm"), _GIRTH),
+    Definition("forearm_girth", ISO_8559, "Largest girth across the upper half of the forearm, mean of both sides.",
+               "girth", _sides("forearm"), _GIRTH),
+    Definition("wrist_girth", ISO_8559, "Girth across the arm at the wrist bone (ulnar styloid), mean of both sides.",
+               "girth", _sides("forearm"), _GIRTH),
+    Definition("shoulder_breadth", ISO_7250, "Straight distance between the acromia (biacromial breadth).",
+               "breadth", _of("chest"), _LENGTH),
+    Definition("bideltoid_breadth", ISO_7250, "Largest breadth across the upper arms near the shoulders, hanging.",
+               "breadth", _sides("upper_arm"), _LENGTH),
+    Definition("hip_breadth", ISO_7250, "Largest horizontal breadth across the hips, standing.",
+               "breadth", _of("pelvis"), _LENGTH),
+    Definition("chest_depth", ISO_7250, "Horizontal depth of the trunk, front to back, at the bust points.",
+               "breadth", _of("chest"), _LENGTH, sides=("front", "back")),
+    Definition("shoulder_length", ISO_8559,
+               "Straight distance from the side of the neck's base to the acromion, mean of both sides.",
+               "length", _of("chest", "neck"), _LENGTH),
+    Definition("upper_arm_length", ISO_8559,
+               "Straight distance from the acromion to the tip of the elbow, mean of both sides.",
+               "length", _ARM, _LENGTH),
+    Definition("forearm_length", ISO_8559,
+               "Straight distance from the tip of the elbow to the wrist bone, mean of both sides.",
+               "length", _sides("forearm"), _LENGTH),
+    Definition("arm_length", ISO_8559, "From the acromion by the elbow's tip to the wrist bone, mean of both sides.",
+               "length", _ARM, _LENGTH),
+    Definition("hand_length", ISO_7250, "From the wrist joint straight to the middle finger's tip, mean of both sides.",
+               "length", _sides("hand"), _LENGTH),
+    Definition("arm_span", ISO_7250,
+               "From fingertip to fingertip by wrists, elbows and shoulders: the span of arms stretched sideways.",
+               "length", (*_ARM, *_sides("hand"), *_of("chest")), 2 * _LENGTH),
+    Definition("back_waist_length", ISO_8559,
+               "From the cervicale down the middle of the back to the waist level, hollows bridged (torso length).",
+               "length", _of("chest", "abdomen", "neck"), _LENGTH, sides=("back",)),
+    Definition("outside_leg_length", ISO_8559,
+               "From the waist's side over the hip's widest point, then vertically to the floor, mean of both sides.",
+               "length", (*_of("pelvis"), *_sides("thigh", "calf", "foot")), _LENGTH),
+    Definition("inside_leg_length", ISO_8559,
+               "From the crotch to the floor along the direction of the leg, mean of both sides.",
+               "length", _sides("thigh", "calf", "foot"), _LENGTH),
+    Definition("foot_length", ISO_7250, "Greatest extent of the foot along the line from heel to toes, mean of sides.",
+               "length", _FEET, _LENGTH),
+    Definition("volume", "the mesh", "Volume inside the closed body surface.",
+               "volume", _of("chest", "abdomen", "pelvis"), 0.0012, "m3", sides=("front", "back")),
+    Definition("mass", "volume × density", f"Estimated body mass: the volume times {BODY_DENSITY:.0f} kg/m³.",
+               "mass", _of("chest", "abdomen", "pelvis"), 2.0, "kg", sides=("front", "back")),
+)  # fmt: skip
+
+DEFINITIONS = MappingProxyType({d.name: d for d in _TABLE})
+"""Every measurement by name, in the order in which results list them."""
+
+MODEL_ERROR_M = MappingProxyType({d.name: d.model_error for d in _TABLE})
+"""Standard deviation that no covariance knows, by name: metres, but cubic metres of volume and kilograms of mass."""
