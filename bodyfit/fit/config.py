@@ -72,6 +72,8 @@ class FitConfig:
     """how many independent residuals a view counts as, whatever its resolution: neighbouring pixels err together"""
     sigma_floor_m: float = 0.010
     """how well the soles lie on the floor"""
+    sigma_sunk_m: float = 0.003
+    """how far a sole may sink into the floor: no further than the floor's own error"""
     robust_floor_m: float = 0.030
     """a sole higher than this is a lifted foot"""
     prior_widening: float = 1.3

@@ -73,15 +73,21 @@ def garment_fields(model: BodyModel) -> NDArray[np.float32]:
     return fields
 
 
-def sole_vertices(template: NDArray[Any]) -> NDArray[np.int32]:
-    """(8,) the foremost, rearmost, innermost and outermost vertices of each sole."""
-    low = np.flatnonzero(template[:, 1] < template[:, 1].min() + 0.015)
+def sole_vertices(template: NDArray[Any], per_foot: int = 8) -> NDArray[np.int32]:
+    """Vertices (2 · per_foot,) spread over both soles: each the farthest from those before it."""
+    low = np.flatnonzero(template[:, 1] < template[:, 1].min() + 0.012)
     out: list[int] = []
     for side in (1.0, -1.0):
         foot = low[template[low, 0] * side > 0]
-        if len(foot):
-            x, z = template[foot, 0], template[foot, 2]
-            out += [int(foot[i]) for i in (z.argmin(), z.argmax(), x.argmin(), x.argmax())]
+        if not len(foot):
+            continue
+        flat = template[foot][:, [0, 2]].astype(np.float64)
+        chosen = [int(flat[:, 1].argmin())]
+        apart = np.full(len(foot), np.inf)
+        while len(chosen) < min(per_foot, len(foot)):
+            apart = np.minimum(apart, np.linalg.norm(flat - flat[chosen[-1]], axis=1))
+            chosen.append(int(apart.argmax()))
+        out += [int(foot[i]) for i in chosen]
     return np.array(sorted(set(out)), np.int32)
 
 

@@ -117,6 +117,7 @@ class Problem:
         s[E.WINDOW] = self.stage.window_m
         s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
         s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
+        s[E.SIGMA_SUNK] = self.config.sigma_sunk_m
         s[E.ROBUST_FLOOR] = self.config.robust_floor_m
         return s
 

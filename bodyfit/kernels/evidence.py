@@ -29,8 +29,11 @@ SLANTED = np.float32(0.5)
 MAX_WINDOW = 5
 
 # places in `settings`
-SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND, SIGMA_FLOOR, ROBUST_FLOOR, WINDOW = range(9)
-NUM_SETTINGS = 9
+(
+    SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND,
+    SIGMA_FLOOR, ROBUST_FLOOR, SIGMA_SUNK, WINDOW,
+) = range(10)  # fmt: skip
+NUM_SETTINGS = 10
 # places in `stats`
 (COST_DEPTH, COST_OUTLINE, COST_FLOOR, NUM_BOTH, NUM_PERSON, NUM_SPILLED, NUM_BARE, SUM_GAP) = range(8)
 NUM_STATS = 8
@@ -332,7 +335,7 @@ def linearize_view(
                     add_products(rows, BLOCK, H32, g32, n_params)
                     filled = 0
     if floor_plane[0] != 0 or floor_plane[1] != 0 or floor_plane[2] != 0:
-        sigma_f, c_f = settings[SIGMA_FLOOR], settings[ROBUST_FLOOR]
+        c_f = settings[ROBUST_FLOOR]
         # the plane seen from the camera: n_c = R n, d_c = d - n_c·t
         n0 = R_cw[0, 0] * floor_plane[0] + R_cw[0, 1] * floor_plane[1] + R_cw[0, 2] * floor_plane[2]
         n1 = R_cw[1, 0] * floor_plane[0] + R_cw[1, 1] * floor_plane[1] + R_cw[1, 2] * floor_plane[2]
@@ -343,7 +346,9 @@ def linearize_view(
             v = floor_vertices[i]
             above = n0 * points[v, 0] + n1 * points[v, 1] + n2 * points[v, 2] + d_c
             # a foot may be lifted (robust), but never stands below the floor
-            keep = c_f * c_f / (c_f * c_f + above * above) if above > 0 else 1.0
+            keep, sigma_f = 1.0, settings[SIGMA_SUNK]
+            if above > 0:
+                keep, sigma_f = c_f * c_f / (c_f * c_f + above * above), settings[SIGMA_FLOOR]
             stats[COST_FLOOR] += 0.5 * above * above / (sigma_f * sigma_f) * keep
             if want_rows:
                 grad[0], grad[1], grad[2] = n0, n1, n2
