@@ -180,7 +180,7 @@ def _write(
 
 def definitions_table() -> str:
     """The documentation of all measurements, Markdown."""
-    rows = ["| name | kind | definition | after | model error |", "|---|---|---|---|---|"]
+    rows = ["| name | kind | definition | name from | model error |", "|---|---|---|---|---|"]
     units = {"m": (1000.0, "mm"), "m3": (1000.0, "l"), "kg": (1.0, "kg")}
     for name, d in DEFINITIONS.items():
         scale, unit = units[d.unit]
