@@ -1,7 +1,7 @@
 """What each body measurement is: its standard, its definition in one line, the body parts it needs, its model error.
 
-Names follow ISO 8559-1:2017 (clothing), ISO 7250-1:2017 (design) or the ANSUR II survey; where a mesh asks for a rule of
-its own (which slice, which point) the definition says so. Measurements of limbs are the mean of left and right.
+Names follow ISO 8559-1:2017 (clothing), ISO 7250-1:2017 (design) or the ANSUR II survey; where a mesh asks for a rule
+of its own (which slice, which point) the definition says so. Measurements of limbs are the mean of left and right.
 """
 
 from __future__ import annotations
