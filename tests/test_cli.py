@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tiny_body import tiny_body_arrays, write_tiny_body
 from tiny_result import tiny_result
 
 from bodyfit.cli import fit as fit_module
-from bodyfit.cli.fit import parse_frames, parse_names, side_by_side
+from bodyfit.cli.fit import parse_frames, parse_names, stacked
 from bodyfit.cli.main import app
 from bodyfit.errors import InputError, MissingExtraError
 from bodyfit.export.folder import write_fit_folder
@@ -79,12 +80,11 @@ def test_names_of_another_form_are_refused(text: str) -> None:
         parse_names("--sensors", text)
 
 
-def test_views_of_several_sensors_stand_side_by_side() -> None:
-    row = side_by_side([np.full((2, 3, 3), 7, np.uint8), np.full((4, 1, 3), 9, np.uint8)])
-    assert row.shape == (4, 4, 3)
-    assert row[0, 0, 0] == 7
-    assert row[3, 0, 0] == 0
-    assert row[3, 3, 0] == 9
+def test_views_of_several_sensors_stand_below_each_other() -> None:
+    column = stacked([np.full((2, 3, 3), 7, np.uint8), np.full((4, 1, 3), 9, np.uint8)])
+    assert column.shape == (6, 3, 3)
+    assert (column[:2] == 7).all()
+    assert (column[2:] == 9).all()
 
 
 def test_help_and_version(run: Run) -> None:
@@ -172,14 +172,17 @@ def test_missing_packages_and_our_own_faults_have_exit_codes(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_fit_writes_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit_module, "run_fit", interrupted)
-    code, out, _ = run("fit", "x", "-o", tmp_path / "out")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_is_stopped_writes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(fit_module, "run_fit", lambda *_, **__: signal.raise_signal(number))
+    code, out, err = run("fit", "x", "-o", tmp_path / "out")
     assert (code, out) == (130, "")
+    assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == before
 
 
 def test_a_fit_is_shown_in_centimetres_and_written(run: Run, handmade: Callable[..., None], tmp_path: Path) -> None:
@@ -211,7 +214,7 @@ def test_a_fit_not_to_be_believed_is_written_and_exit_code_4(
     handmade(converged=False, stop_reason=StopReason.STUCK)
     code, out, _ = run("fit", "x", "-o", tmp_path / "out")
     assert code == 4
-    assert "do not believe" in out
+    assert "NOT TO BE BELIEVED" in out
     document = json.loads((tmp_path / "out" / "measurements.json").read_text())
     assert document["quality"]["converged"] is False
     assert document["quality"]["stop_reason"] == "stuck"

@@ -5,7 +5,8 @@ All scores in millimetres:
   rest       mean vertex error of the unposed body, the pose (not the shape) solved away (`pose_solve`)
   girth      mean |error| of seven girths by `girth_rules`; stature likewise
   joints     mean distance of the joints to the truth's
-Rest, girth and stature compare vertex with vertex: they need a model that knows its vertices' places in Anny's mesh.
+Rest, girth and stature compare vertex with vertex: the truth must be a mesh of Anny's whose places the model's vertices
+know, or the model's own (as `bodyfit.synthetic` writes it; its girths are those of `bodyfit.body.measure`).
 """
 
 from __future__ import annotations
@@ -67,15 +68,22 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What `truth/` holds: vertices (T, V, 3) world, faces (F, 3), rest (V, 3), joints (T, K, 3) with names."""
+    """What `truth/` holds: vertices (T, V, 3) world, faces (F, 3), rest (V, 3), joints (T, K, 3) with names.
+
+    `faces` is None where the mesh is that of a body model; the subject names it then.
+    """
 
     vertices: NDArray[np.float64]
-    faces: NDArray[np.int64]
+    faces: NDArray[np.int64] | None
     rest: NDArray[np.float64]
     joints: NDArray[np.float64]
     joint_names: tuple[str, ...]
     subject: dict[str, Any]
     guess: dict[str, Any]
+
+    def is_mesh_of(self, model: BodyModel) -> bool:
+        """Whether the truth was made with this very model and has its vertices."""
+        return self.subject.get("model", {}).get("sha256") == model.sha256 and len(self.rest) == model.num_vertices
 
 
 def load_truth(recording: Path) -> Truth:
@@ -94,7 +102,7 @@ def load_truth(recording: Path) -> Truth:
         guess = folder / "floor.json"
         return Truth(
             vertices=vertices.astype(np.float64),
-            faces=np.load(folder / "faces.npy").astype(np.int64),
+            faces=np.load(faces).astype(np.int64) if (faces := folder / "faces.npy").is_file() else None,
             rest=np.load(folder / "rest_vertices.npy").astype(np.float64),
             joints=np.load(folder / "joints_world.npy").astype(np.float64),
             joint_names=tuple(json.loads((folder / "joint_names.json").read_text())),
@@ -129,15 +137,22 @@ def score_result(
 ) -> Score:
     """Scores a result against the truth of its recording."""
     model = result.model
+    own = truth.is_mesh_of(model)
+    faces = model.faces.astype(np.int64) if truth.faces is None and own else truth.faces
+    if faces is None:
+        expected = "faces.npy, or the body model that the subject names"
+        raise RecordingError(f"{name}/truth", expected, f"neither (the fit used {model.name})")
     surface, joints = [], []
     # truth counts instants, files carry indices
     for t, instant in enumerate(np.searchsorted(recording.indices, result.frame_indices)):
         at = truth.vertices[instant]
-        surface.append(surface_error(result.vertices_world(t), model.faces, at, truth.faces, recording.sensors))
+        surface.append(surface_error(result.vertices_world(t), model.faces, at, faces, recording.sensors))
         error = joint_error(model, result.joints_world(t), truth, int(instant))
         joints += [] if error is None else [error]
     shape: dict[str, Any] = {}
-    if model.anny_vertex_ids is not None:
+    if own:
+        shape = own_shape_errors(model, result.rest_vertices(), truth.rest)
+    elif model.anny_vertex_ids is not None:
         shape = shape_errors(model, result.rest_vertices(), truth.rest, rules)
     clothing = truth.subject.get("clothing", {})
     return Score(
@@ -172,11 +187,14 @@ def surface_error(
 
 
 def joint_error(model: BodyModel, joints: NDArray[Any], truth: Truth, instant: int) -> float | None:
-    """Mean distance, metres, of the joints that both skeletons have; None for a model with other joints than Anny's."""
-    if model.anny_vertex_ids is None:
+    """Mean distance, metres, of the joints that both skeletons have; None for a model with other joints."""
+    if model.anny_vertex_ids is None and not truth.is_mesh_of(model):
         return None
     distances = []
     for name, place in zip(model.joint_names, joints, strict=True):
+        if name in truth.joint_names and truth.is_mesh_of(model):
+            distances.append(np.linalg.norm(place - truth.joints[instant, truth.joint_names.index(name)]))
+            continue
         side, _, rest = name.partition("_")
         bone = f"{ANNY_BONES.get(rest)}.{side[0].upper()}" if side in ("left", "right") else ANNY_BONES.get(name)
         if bone in truth.joint_names:
@@ -200,6 +218,21 @@ def shape_errors(
         errors["stature_mm"] = abs(signed["stature"])
         errors["girth_errors_mm"] = {k: signed[k] for k in GIRTHS}
     return errors
+
+
+def own_shape_errors(model: BodyModel, rest: NDArray[Any], true_rest: NDArray[Any]) -> dict[str, Any]:
+    """The same between two bodies of one model, measured by its own definitions."""
+    from bodyfit.body.measure import measure_vertices, stand
+
+    posed = posed_onto(model, rest, true_rest)
+    fitted, true = (measure_vertices(model, *stand(model, v)) for v in (rest, true_rest))
+    signed = {k: (fitted[name] - true[name]) * 1e3 for k in GIRTHS if (name := f"{k}_girth") in true}
+    return {
+        "rest_mm": float(np.linalg.norm(posed - true_rest, axis=1).mean() * 1e3),
+        "girth_mm": float(np.mean([abs(e) for e in signed.values()])) if signed else None,
+        "stature_mm": abs(fitted["stature"] - true["stature"]) * 1e3,
+        "girth_errors_mm": signed,
+    }
 
 
 def medians(scores: Sequence[Score]) -> dict[str, float]:

@@ -159,7 +159,7 @@ def write_result(result: FitResult, out: Path, *, force: bool) -> list[str]:
 
 
 def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The overlay of each instant, its sensors side by side, and the summary: name and RGB image, one at a time."""
+    """Name and RGB image, one at a time: each instant's overlay, sensors one below the other, and the summary."""
     from bodyfit.picture.overlay import overlay_picture
     from bodyfit.picture.summary import summary_picture
 
@@ -167,16 +167,19 @@ def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         vertices = result.vertices_world(t)
         views = [overlay_picture(seen, vertices, result.model.faces) for seen in result.observations[t]]
         if views:
-            yield f"overlay/{int(index):06d}.png", side_by_side(views)
+            yield f"overlay/{int(index):06d}.png", stacked(views)
     yield "summary.png", summary_picture(result, result.observations)
 
 
-def side_by_side(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images in one row, the lower ones filled up with black below."""
+def stacked(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images one below the other, the narrower ones filled up on the right with the colour of their corner."""
     import numpy as np
 
-    height = max(v.shape[0] for v in views)
-    return np.concatenate([np.pad(v, ((0, height - v.shape[0]), (0, 0), (0, 0))) for v in views], axis=1)
+    width = max(v.shape[1] for v in views)
+    rows = [np.broadcast_to(v[:1, :1], (v.shape[0], width, 3)).copy() for v in views]
+    for row, view in zip(rows, views, strict=True):
+        row[:, : view.shape[1]] = view
+    return np.concatenate(rows)
 
 
 def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool) -> None:

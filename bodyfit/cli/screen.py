@@ -101,8 +101,9 @@ def print_quality(result: FitResult) -> None:
     lines = []
     if len(result.frames) > MAX_FRAMES_SHOWN:
         lines.append(f"… and {len(result.frames) - MAX_FRAMES_SHOWN} more frames: see measurements.json")
-    verdict = "converged" if result.converged else "NOT CONVERGED: do not believe these numbers"
-    lines.append(f"fit: {verdict} ({result.stop_reason.value}); clothing taken as {result.clothing}; sex {result.sex}")
+    verdict = "to be believed" if result.converged else "NOT TO BE BELIEVED: do not use these numbers"
+    lines += [f"fit: {verdict}; the solver stopped: {result.stop_reason.value}"]
+    lines += [f"clothing taken as {result.clothing}; sex {result.sex}; body model {result.model.name}"]
     lines += [f"flag: {flag}" for flag in result.flags[:MAX_FLAGS_SHOWN]]
     if len(result.flags) > MAX_FLAGS_SHOWN:
         lines.append(f"… and {len(result.flags) - MAX_FLAGS_SHOWN} more flags: see measurements.json")
