@@ -11,6 +11,8 @@ from bodyfit.camera import Camera
 
 STRIDE = 4
 """The floor is looked for on every fourth pixel."""
+LEVEL_ROWS, LEVEL_SLOPE = 3, 0.35
+"""A level surface rises by less than this share of the way over so many of these pixels' rows."""
 MAX_TILT_DEG = 6.0
 """A floor leans less from level than this: gravity as sensors give it is a degree off."""
 SLAB_M = 0.06
@@ -69,11 +71,29 @@ def find_ground(
         return _without_gravity(points, area)
     up = -np.asarray(gravity_cam, dtype=np.float64)
     up /= np.linalg.norm(up)
-    return _level_floor(points, area, up)
+    level = _level_pixels(depth, camera, up)[depth[::STRIDE, ::STRIDE] > 0]
+    return _level_floor(points[level], area[level], up)
+
+
+def _level_pixels(depth: NDArray[np.float32], camera: Camera, up: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of every `STRIDE`-th pixels lie on a level surface: a few rows on, they are farther but not higher."""
+    z = depth[::STRIDE, ::STRIDE]
+    points = camera.every(STRIDE).backproject(z)
+    height = points @ up.astype(np.float32)
+    step = points[LEVEL_ROWS:] - points[:-LEVEL_ROWS]
+    rise = height[LEVEL_ROWS:] - height[:-LEVEL_ROWS]
+    run2 = (step * step).sum(-1)
+    flat = (rise * rise < LEVEL_SLOPE**2 * run2) & (z[LEVEL_ROWS:] > 0) & (z[:-LEVEL_ROWS] > 0) & (run2 < 1.0)
+    level = np.zeros(z.shape, dtype=bool)
+    level[LEVEL_ROWS:] |= flat
+    level[:-LEVEL_ROWS] |= flat
+    return level
 
 
 def _level_floor(points: NDArray[np.float64], area: NDArray[np.float64], up: NDArray[np.float64]) -> Ground:
     none = Ground(up, True, None, (0.005, 0.0), 0.0)
+    if len(points) < 50:
+        return none
     height = points @ up
     # a level surface z away and h below is seen at a slant: this much of it lies behind a pixel
     seen = area * points[:, 2] / np.maximum(np.abs(height), 0.3)
@@ -81,13 +101,8 @@ def _level_floor(points: NDArray[np.float64], area: NDArray[np.float64], up: NDA
     edges = np.arange(low - 0.05, max(high, low + 0.2) + 0.05, 0.01)
     bins = np.histogram(height, edges, weights=seen)[0]
     level = np.convolve(bins, np.ones(7), mode="same")  # 7 cm: a degree of tilt over 4 m, or noise
-    # A floor is below the camera; walls and people add a little to every level, a floor much to one.
-    background = np.percentile(level[level > 0], 40) if (level > 0).any() else 0.0
-    below = edges[:-1] < min(-0.3, np.percentile(height, 60))
-    score = np.where(below, level - background, 0)
-    if score.max() < MIN_AREA_M2:
-        return none
-    for peak in np.flatnonzero(score > 0.3 * score.max()):
+    score = np.where(edges[:-1] < -0.3, level, 0)  # a floor is below the camera
+    for peak in np.flatnonzero(score > max(MIN_AREA_M2, 0.1 * score.max())):
         near = slice(max(0, peak - 8), peak + 9)
         if score[peak] < score[near].max():
             continue
@@ -124,10 +139,13 @@ def _refine(
         inside = np.abs(residual) < reach
         if inside.sum() < 50:
             return None
-        A, w = plan[inside], weight[inside]
-        # a prior of 3° on the tilt in each direction, weak beside any real floor, holds a sliver of floor level
+        A = plan[inside]
+        # Tukey's biweight: the foot of a wall is within reach but should not pull
+        w = weight[inside] * (1 - (residual[inside] / np.broadcast_to(reach, residual.shape)[inside]) ** 2) ** 2
+        # A prior of 3° on the tilt holds a sliver of floor level. Readings share their errors (lens, stray light), so
+        # that all of them say no more than fifty that are a centimetre off each.
         prior = np.diag([1 / 0.05**2, 1 / 0.05**2, 0.0])
-        sigma2 = 0.01**2 / w.mean()
+        sigma2 = 0.01**2 * w.sum() / 50
         fit = np.linalg.solve(A.T @ (A * w[:, None]) / sigma2 + prior, A.T @ (w * height[inside]) / sigma2)
         noise = _height_noise(height[inside] - A @ fit, points[inside, 2])
     tilt = np.degrees(np.arctan(np.hypot(fit[0], fit[1])))

@@ -28,6 +28,8 @@ SAMPLES = 4000
 """A thing's size and shape are taken from so many of its pixels."""
 MAX_SPREAD = 0.03
 """More than this share of what should be legs, farther out than legs are: the thing is a person and what they touch."""
+LONE_SPAN_M = 0.95
+"""No two people standing side by side are narrower than this."""
 LOOKED_AT = 24
 """So many of the largest surfaces are looked at."""
 
@@ -79,12 +81,14 @@ def find_candidates(scene: Scene) -> list[Candidate]:
             things.append(describe(scene, rows + v0, cols + u0))
     found: list[Candidate] = []
     for thing in _merge(scene, things):
-        lone = thing.human is None and thing.spread < MAX_SPREAD
-        if lone or thing.area_m2 < MIN_AREA_M2 or thing.top_m < MIN_TOP_M:
+        narrow = thing.human is None and thing.spread < MAX_SPREAD
+        if (narrow and thing.span_m < LONE_SPAN_M) or thing.area_m2 < MIN_AREA_M2 or thing.top_m < MIN_TOP_M:
             found.append(thing)
             continue
         parts = [describe(scene, *pixels) for pixels in split_columns(scene, thing.rows, thing.cols)]
-        found.extend([part for part in parts if part.human is None] or [thing])
+        people = [part for part in parts if part.human is None]
+        # one person with arms spread, or a hand raised like a second head, stays whole
+        found.extend(people if len(people) > 1 or (people and not narrow) else [thing])
     found.sort(key=lambda c: (c.human is not None, -c.area_m2))
     return _without_fragments([c for c in found if c.area_m2 >= MIN_AREA_M2])
 

@@ -14,10 +14,12 @@ BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
 
 FOOTPRINT_M = 0.2
 """Pieces that a nearer thing or the person's own arm cuts off lie within this of the rest, seen from above."""
-LIMB_REACH_M = 0.6
+LIMB_REACH_M = 0.8
 """A limb that the body hides the root of is within this of the rest, seen from above."""
 LIMB_RADIUS_M = 0.13
 """Half the width of a clothed thigh, with room."""
+MAX_LIMB_M = 1.1
+"""A leg from hip to toe, or an arm with the shoulder."""
 MAX_PIECE_M2 = 0.4
 """A separate piece of a person is smaller than this."""
 SOLE_REACH_M = 0.06
@@ -151,7 +153,8 @@ def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], N
         scale = scene.pitch * float(np.median(scene.depth[box][piece]))
         gap = distance[box][piece]
         inner = cv2.distanceTransform(cv2.copyMakeBorder(piece.astype(np.uint8), 1, 1, 1, 1, 0), cv2.DIST_L2, 3)
-        limb = float(inner.max()) * scale < LIMB_RADIUS_M
+        length = float(np.hypot(v1 - v0, u1 - u0)) * scale
+        limb = float(inner.max()) * scale < LIMB_RADIUS_M and length < MAX_LIMB_M
         borders = int((gap < 4).sum()) >= min(5, len(gap) // 4)
         if (over[label] and gap.min() * scale < 0.35) or (borders and limb):
             theirs[box] |= piece
@@ -171,8 +174,7 @@ def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> 
         return reading
     labels, count = surface_labels(scene.depth, reading, JUMP_M, JUMP_SHARE)
     flat = labels[reading]
-    area = np.bincount(flat, weights=scene.depth[reading] ** 2, minlength=count + 1)
-    main = int(area.argmax())
+    main = int(np.bincount(flat, weights=~scene.wall[reading], minlength=count + 1).argmax())
     own = labels == main
     lo = np.percentile(scene.plan[own], 1, axis=0) - 0.35
     hi = np.percentile(scene.plan[own], 99, axis=0) + 0.35
@@ -214,7 +216,7 @@ def label_pixels(
     z, deepest = float(np.median(own_depth)), float(own_depth.max())
     pixel = scene.pitch * z  # its width at the person
     reach = int(OCCLUDER_REACH_M / pixel) + 1
-    v0, v1 = max(0, rows[0] - reach // 2), min(person.shape[0], rows[-1] + reach // 2 + 1)
+    v0, v1 = max(0, rows[0] - reach // 2), min(person.shape[0], rows[-1] + reach + 1)
     u0, u1 = max(0, cols[0] - reach), min(person.shape[1], cols[-1] + reach + 1)
     box = (slice(v0, v1), slice(u0, u1))
     own, depth, floor = np.ascontiguousarray(person[box]), scene.depth[box], scene.floor[box]
