@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -43,15 +43,18 @@ class Shaded:
         return self.depth > 0
 
 
-def shade(points_cam: NDArray[Any], faces: NDArray[np.int32], camera: Camera) -> Shaded:
-    """Draws a mesh (V, 3) in camera metres with smooth shading, lit from the upper left of the camera."""
+def shade(points_cam: NDArray[Any], faces: NDArray[np.int32], camera: Camera, window: Crop | None = None) -> Shaded:
+    """Draws a mesh (V, 3) in camera metres with smooth shading, lit from the upper left of the camera.
+
+    With a window, only that part of the camera's image is drawn, at the window's size.
+    """
     points = np.ascontiguousarray(points_cam, np.float32)
     normals = np.empty_like(points)
     vertex_normals(points, faces, normals)
     key = np.array([-0.45, -0.55, -0.7], np.float32)
     key /= np.linalg.norm(key)
     at_vertex = 0.22 + 0.62 * np.maximum(normals @ key, 0) + 0.26 * np.maximum(-normals[:, 2], 0) ** 1.5
-    raster = rasterize(points, faces, camera)
+    raster = rasterize(points, faces, camera) if window is None else rasterize(*window.of_mesh(points, faces, camera))
     light = np.zeros(raster.depth.shape, np.float32)
     hit = raster.face >= 0
     corners, w = faces[raster.face[hit]], raster.barycentrics[hit]
@@ -118,13 +121,21 @@ class Crop:
     width: int
     height: int
 
-    def camera(self, camera: Camera) -> Camera:
-        """The camera whose image is the window: drawing into it needs no resampling."""
-        s = self.scale
-        return replace(
-            camera.pinhole, width=self.width, height=self.height, fx=camera.fx * s, fy=camera.fy * s,
-            cx=(camera.cx - self.left) * s, cy=(camera.cy - self.top) * s,
-        )  # fmt: skip
+    def of_mesh(
+        self, points_cam: NDArray[np.float32], faces: NDArray[np.int32], camera: Camera
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], Camera]:
+        """Mesh and camera that draw the window without resampling.
+
+        A window far from the image's middle would need a principal point that no camera has: the mesh is sheared along
+        the rays instead, which moves its image and nothing else.
+        """
+        f = (camera.fx * self.scale, camera.fy * self.scale)
+        middle = ((self.width - 1) / 2, (self.height - 1) / 2)
+        wanted = ((camera.cx - self.left) * self.scale, (camera.cy - self.top) * self.scale)
+        sheared = points_cam.copy()
+        for axis in (0, 1):
+            sheared[:, axis] += np.float32((wanted[axis] - middle[axis]) / f[axis]) * points_cam[:, 2]
+        return sheared, faces, Camera(self.width, self.height, *f, *middle)
 
     def of(self, image: NDArray[Any], *, smooth: bool, border: float | Rgb = 0) -> NDArray[Any]:
         """The window of an image (H, W) or (H, W, 3), resampled."""
@@ -138,18 +149,21 @@ class Crop:
         return cv2.warpAffine(source, matrix, (self.width, self.height), flags=flags, borderValue=value)
 
 
-def crop_around(pixels: NDArray[Any], size: tuple[int, int], margin: float = 0.08) -> Crop:
-    """A window of size (width, height) that holds all pixels (N, 2) with a margin (share of the larger side)."""
+def crop_around(pixels: NDArray[Any], camera: Camera, size: tuple[int, int], margin: float = 0.08) -> Crop:
+    """A window of size (width, height) around all pixels (N, 2) of a camera's image, with a margin (share of the span).
+
+    Pixels far outside of the image count only as far as its own size beside it.
+    """
     width, height = size
-    low, high = np.zeros(2), np.array([width, height], float)
+    side = np.array([camera.width, camera.height], float)
+    low, high = np.zeros(2), side - 1
     if np.isfinite(pixels).any(0).all():
         low, high = np.array([[np.nanmin(p), np.nanmax(p)] for p in np.ascontiguousarray(pixels.T)]).T
-    span = np.maximum(high - low, 8.0) * (1 + 2 * margin)
+        low, high = np.clip(low, -side, 2 * side), np.clip(high, -side, 2 * side)
+    span = np.maximum((high - low) * (1 + 2 * margin), side / 16)
     scale = float(min(width / span[0], height / span[1]))
-    centre = (low + high) / 2
-    return Crop(
-        float(centre[0] - (width - 1) / scale / 2), float(centre[1] - (height - 1) / scale / 2), scale, width, height
-    )
+    left, top = (low + high) / 2 - (np.array(size) - 1) / scale / 2
+    return Crop(float(left), float(top), scale, width, height)
 
 
 @dataclass(frozen=True)

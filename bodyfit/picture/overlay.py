@@ -46,7 +46,7 @@ def overlay_picture(observation: Observation, vertices_world: NDArray[Any], face
         faces: (F, 3), wound outwards.
     """
     cam = in_camera(vertices_world, observation.T_world_depth)
-    window = crop_around(_region(observation, cam), PANEL)
+    window = crop_around(_region(observation, cam), observation.camera, PANEL)
     panels: list[tuple[str, str, Image]] = [
         ("Body over depth", _where(observation), over_depth(observation, cam, faces, window))
     ]
@@ -105,7 +105,7 @@ def over_depth(
     middle = float(np.median(at)) if at.size else 2.0
     image = grey_depth(window.of(observation.depth, smooth=False), middle - 0.9, middle + 1.6)
     label = window.of(observation.label == PERSON, smooth=False) > 0
-    body = shade(points_cam, faces, window.camera(observation.camera))
+    body = shade(points_cam, faces, observation.camera, window)
     image = outline(image, label, MASK, 2)
     image = lay_over(image, body, BODY, 0.72)
     return outline(image, body.mask, BODY, 1)
@@ -123,9 +123,9 @@ def over_color(
         raise ValueError("the observation has no colour")
     T = observation.T_color_depth
     points = points_cam @ T[:3, :3].T + T[:3, 3]
-    window = crop_around(observation.color_camera.project(points), size)
+    window = crop_around(observation.color_camera.project(points), observation.color_camera, size)
     image = window.of(observation.color, smooth=True, border=(16, 18, 24))
-    body = shade(points, faces, window.camera(observation.color_camera))
+    body = shade(points, faces, observation.color_camera, window)
     image = lay_over(image, body, BODY, alpha)
     return outline(image, body.mask, BODY, 1)
 

@@ -149,7 +149,7 @@ def _cells(result: FitResult, seen: Observation, t: int, size: tuple[int, int]) 
     person = seen.label == PERSON
     rows, cols = np.nonzero(person)
     corners = np.array([[cols.min(), rows.min()], [cols.max(), rows.max()]], float) if len(rows) else np.zeros((0, 2))
-    window = crop_around(np.concatenate([corners, seen.camera.project(cam)]), size)
+    window = crop_around(np.concatenate([corners, seen.camera.project(cam)]), seen.camera, size)
     at = seen.depth[seen.person]
     middle = float(np.median(at)) if at.size else 2.0
     depth = grey_depth(window.of(seen.depth, smooth=False), middle - 0.9, middle + 1.6)
@@ -159,7 +159,7 @@ def _cells(result: FitResult, seen: Observation, t: int, size: tuple[int, int]) 
     if seen.color is None or seen.color_camera is None or seen.T_color_depth is None:
         return [depth, over_depth(seen, cam, faces, window)]
     T = seen.T_color_depth
-    color_window = crop_around(seen.color_camera.project(cam @ T[:3, :3].T + T[:3, 3]), size)
+    color_window = crop_around(seen.color_camera.project(cam @ T[:3, :3].T + T[:3, 3]), seen.color_camera, size)
     color = color_window.of(seen.color, smooth=True, border=(16, 18, 24))
     return [color, depth, over_color(seen, cam, faces, size, 0.8)]
 
