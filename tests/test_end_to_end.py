@@ -83,3 +83,16 @@ def test_an_empty_room_is_bad_input(filmed: Path, tmp_path: Path, capfd: pytest.
     assert "depth" in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_demo_replaces_the_demo_before_and_says_where_the_picture_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "summary.png").write_bytes(b"of an earlier demo")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert app(["demo", "-o", str(tmp_path)]) == 0
+    out = capfd.readouterr().out
+    assert str(tmp_path / "summary.png") in out
+    assert "stature" in out
+    assert (tmp_path / "summary.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "notes.txt").read_text() == "mine"

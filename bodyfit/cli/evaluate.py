@@ -129,6 +129,6 @@ def _show(scores: list[Score], middle: dict[str, float], failed: dict[str, str],
     sides = ["left", *["right"] * (len(COLUMNS) - 2), "left"]
     print_table([(heading, side) for (heading, _), side in zip(COLUMNS, sides, strict=True)], rows)
     print_lines("errors in mm")
-    if girths is None:
+    if girths is None and any(score.rest_mm is not None and score.girth_mm is None for score in scores):
         print_lines("no girths: landmarks.npz was not found; say where it is with --rules")
     print_lines(*(f"{name}: FAILED: {why}" for name, why in failed.items()))
