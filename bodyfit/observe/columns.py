@@ -16,7 +16,7 @@ LOW_M = 0.4
 BAND_M = 0.1
 """An upright plane is looked at in bands of this height."""
 MIN_PANEL_M2, MIN_PANEL_M = 0.15, 0.4
-"""An upright plane with more than this area and width without a gap is a piece of furniture: legs are apart and round."""
+"""An upright plane of this area and, without a gap, this width is a piece of furniture: legs are apart and round."""
 PANEL_M = 0.02
 """Half the thickness of such a plane, noise aside."""
 MIN_HEAD_M, MAX_HEAD_M = 1.15, 2.3
@@ -34,19 +34,22 @@ REACH_M = 0.95
 
 
 def split_columns(
-    scene: Scene, rows: NDArray[np.int64], cols: NDArray[np.int64]
+    scene: Scene, rows: NDArray[np.int64], cols: NDArray[np.int64], *, single: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """What stands under each head-like peak of a thing, table tops and furniture's sides taken out.
 
     Args:
         scene: what was measured of every pixel.
         rows, cols: (N,) the thing's pixels.
+        single: the thing would do as one person: nothing is returned unless there are two peaks.
 
     Returns:
         For each peak, highest first, rows and cols of the largest connected surface around its plumb line.
     """
     from bodyfit.kernels.depthgrid import surface_labels, surface_stats
 
+    if single and len(_heads(scene, rows, cols)) < 2:
+        return []
     keep = ~(_on_table(scene, rows, cols) | _on_panel(scene, rows, cols))
     rows, cols = rows[keep], cols[keep]
     heads = _heads(scene, rows, cols)

@@ -85,7 +85,7 @@ def find_candidates(scene: Scene) -> list[Candidate]:
         if (narrow and thing.span_m < LONE_SPAN_M) or thing.area_m2 < MIN_AREA_M2 or thing.top_m < MIN_TOP_M:
             found.append(thing)
             continue
-        parts = [describe(scene, *pixels) for pixels in split_columns(scene, thing.rows, thing.cols)]
+        parts = [describe(scene, *pixels) for pixels in split_columns(scene, thing.rows, thing.cols, single=narrow)]
         people = [part for part in parts if part.human is None]
         # one person with arms spread, or a hand raised like a second head, stays whole
         found.extend(people if len(people) > 1 or (people and not narrow) else [thing])

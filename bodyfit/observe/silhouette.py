@@ -176,8 +176,8 @@ def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> 
     flat = labels[reading]
     main = int(np.bincount(flat, weights=~scene.wall[reading], minlength=count + 1).argmax())
     own = labels == main
-    lo = np.percentile(scene.plan[own], 1, axis=0) - 0.35
-    hi = np.percentile(scene.plan[own], 99, axis=0) + 0.35
+    lo = np.percentile(scene.plan[own], 1, axis=0) - LIMB_REACH_M
+    hi = np.percentile(scene.plan[own], 99, axis=0) + LIMB_REACH_M
     within = ((scene.plan[reading] > lo) & (scene.plan[reading] < hi)).all(1) & ~scene.wall[reading]
     good = np.bincount(flat, weights=within, minlength=count + 1) > 0.5 * np.bincount(flat, minlength=count + 1)
     good[0], good[main] = False, True
