@@ -254,35 +254,40 @@ def _entry(path: Path, origin: str) -> ModelEntry:
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], source: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for name, (kind, shape) in {**_REQUIRED, **_OPTIONAL}.items():
-        field = f"{source}: {name}"
+    for name, specification in _REQUIRED.items():
         if name not in arrays:
-            if name in _REQUIRED:
-                raise ModelFileError(field, "an array of that name", f"only {', '.join(sorted(arrays)) or 'none'}")
-            continue
-        array = arrays[name]
-        if array.dtype.kind not in kind:
-            raise ModelFileError(field, f"{_KIND_NAMES[kind]} numbers" if kind != _TEXT else "text", str(array.dtype))
-        if "J" in sizes:
-            sizes["9(J-1)"] = 9 * (sizes["J"] - 1)
-        expected = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in shape)
-        matches = array.ndim == len(expected) and all(
-            isinstance(want, str) or want == n for want, n in zip(expected, array.shape, strict=True)
-        )
-        if not matches:
-            raise ModelFileError(field, f"shape ({', '.join(map(str, expected))})", str(array.shape))
-        for want, n in zip(expected, array.shape, strict=True):
-            if isinstance(want, str):
-                sizes[want] = n
+            found = f"only {', '.join(sorted(arrays)) or 'none'}"
+            raise ModelFileError(f"{source}: {name}", "an array of that name", found)
+        _check_shape(arrays[name], specification, sizes, f"{source}: {name}")
     for letter, (what, limit) in zip("VFJS", LIMITS.items(), strict=True):
         least = MIN_JOINTS if letter == "J" else 1
         if not least <= sizes[letter] <= limit:
             raise ModelFileError(f"{source}: {what}", f"{least} to {limit}", str(sizes[letter]))
+    sizes["9(J-1)"] = 9 * (sizes["J"] - 1)
+    for name, specification in _OPTIONAL.items():
+        if name in arrays:
+            _check_shape(arrays[name], specification, sizes, f"{source}: {name}")
     for pair in _TOGETHER:
         present = [name for name in pair if name in arrays]
         if len(present) == 1:
             raise ModelFileError(source, f"both {pair[0]} and {pair[1]}, or neither", f"only {present[0]}")
     return sizes
+
+
+def _check_shape(
+    array: NDArray[Any], specification: tuple[str, tuple[str | int, ...]], sizes: dict[str, int], field: str
+) -> None:
+    """Checks kind and shape of one array; sizes met for the first time are added to `sizes`."""
+    kind, shape = specification
+    if array.dtype.kind not in kind:
+        raise ModelFileError(field, "text" if kind == _TEXT else f"{_KIND_NAMES[kind]} numbers", str(array.dtype))
+    expected = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in shape)
+    fits = array.ndim == len(expected) and all(
+        isinstance(want, str) or want == n for want, n in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        raise ModelFileError(field, f"shape ({', '.join(map(str, expected))})", str(array.shape))
+    sizes |= {want: n for want, n in zip(expected, array.shape, strict=True) if isinstance(want, str)}
 
 
 def _check_index(ids: NDArray[Any], limit: int, field: str) -> None:

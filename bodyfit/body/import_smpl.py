@@ -27,7 +27,7 @@ LICENCE_NOTE = (
     "and where that licence is for research only, so is this file."
 )
 LOD_FACES = {1: 7700, 2: 2600}
-_SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "neutral": "neutral", "n": "neutral"}
+_SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "neutral": "neutral"}
 _REQUIRED = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
 _OPTIONAL = ("posedirs", "hands_meanl", "hands_meanr", "hands_componentsl", "hands_componentsr")
 _FAMILY_NAMES = {"smpl": "SMPL", "smplh": "SMPL-H", "smplx": "SMPL-X"}
@@ -201,8 +201,9 @@ def _sex(path: Path, sex: str | None) -> str:
             raise InputError("sex", "female, male or neutral", repr(sex))
         return sex
     # basicModel_f_lbs_10_207_0_v1.0.0.pkl, SMPLX_FEMALE.npz, AMASS's smplh/female/model.npz
-    for text in (path.stem, path.resolve().parent.name):
-        found = {_SEXES[word] for word in re.split(r"[^a-z]+", text.lower()) if word in _SEXES}
+    for text, shortest in ((path.stem, 1), (path.resolve().parent.name, 4)):
+        words = re.split(r"[^a-z]+", text.lower())
+        found = {_SEXES[word] for word in words if word in _SEXES and len(word) >= shortest}
         if len(found) == 1:
             return found.pop()
     return "neutral"

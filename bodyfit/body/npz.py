@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -19,7 +22,11 @@ from bodyfit.errors import ModelFileError, OutputError
 
 MAX_MEMBERS = 512
 MAX_TOTAL_BYTES = 2 << 30  # unpacked; the largest official file, SMPL-X with 400 shapes, has 0.4 GB
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, MemoryError)
+# what zipfile, its decompressors and numpy's header parser raise on damaged bytes
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, TypeError, LookupError, OverflowError,
+    SyntaxError, TokenError, struct.error, NotImplementedError, RuntimeError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
