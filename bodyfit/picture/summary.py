@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
 
 WIDTH, HEIGHT = 1840, 1060
+_OF_FRAME = re.compile(r"frame (\d+): (.*)")
 UNSEEN: Rgb = (150, 112, 118)
 """Colour of body parts that no frame showed."""
 _EDGE, _TOP = 30, 132
-_CELL_HEIGHT = 200
+_SEEN_HEIGHT = 616
 _SEEN_X, _BODY_X, _TABLE_X = _EDGE, 682, 1210
 _SEEN_WIDTH = 624
 _BODY_SIZE = (496, 640)
@@ -114,21 +116,28 @@ def _seen(sheet: Image, result: FitResult, observations: Sequence[Sequence[Obser
     shown = _choose(observations)
     if not shown:
         return [*texts, Text(_SEEN_X, _TOP + 40, "The recording was not read again.", 15, SOFT)]
-    size = (min(312, (_SEEN_WIDTH - 8 * (len(shown) - 1)) // len(shown)), _CELL_HEIGHT)
-    step = size[0] + 8
     several = len({seen.sensor for instant in observations for seen in instant}) > 1
-    for column, (t, s) in enumerate(shown):
+    # few views lie in rows, so that the pictures stay upright
+    kinds = 3 if any(observations[t][s].color is not None for t, s in shown) else 2
+    lying = len(shown) < 3
+    across, down = (kinds, len(shown)) if lying else (len(shown), kinds)
+    width = min(260, (_SEEN_WIDTH - 8 * (across - 1)) // across)
+    size = (width, min(round(width * 2.3), (_SEEN_HEIGHT - 8 * (down - 1)) // down - (22 if lying else 0)))
+    for i, (t, s) in enumerate(shown):
         seen = observations[t][s]
-        x, y = _SEEN_X + column * step, _TOP + 24
-        for image in _cells(result, seen, t, size):
-            put(sheet, image, x, y)
-            y += size[1] + 8
+        x, y = _SEEN_X, _TOP + 24
+        for k, image in enumerate(_cells(result, seen, t, size)):
+            at = (k, i) if lying else (i, k)
+            step = (size[0] + 8, size[1] + (30 if lying else 8))
+            put(sheet, image, x + at[0] * step[0], y + at[1] * step[1])
         name = f"frame {seen.index}" + (f", {seen.sensor}" if several else "")
         doubt = t < len(result.frames) and not result.frames[t].believed
-        texts.append(Text(x, y + 10, shorten(name, 14, size[0]), 14, BAD if doubt else SOFT))
+        x += 0 if lying else i * (size[0] + 8)
+        y += (i + 1) * (size[1] + 30) - 17 if lying else kinds * (size[1] + 8) + 8
+        texts.append(Text(x, y, shorten(name, 14, size[0]), 14, BAD if doubt else SOFT))
     total = sum(len(instant) for instant in observations)
     if total > len(shown):
-        texts.append(Text(_SEEN_X + len(shown) * step - 8, _TOP, f"{len(shown)} of {total} views", 14, SOFT, "right"))
+        texts.append(Text(_SEEN_X + _SEEN_WIDTH, _TOP, f"{len(shown)} of {total} views", 14, SOFT, "right"))
     return texts
 
 
@@ -207,7 +216,7 @@ def _body(sheet: Image, result: FitResult) -> list[Text]:
             patch[front] = tint(body.light[front], UNSEEN)
     if unseen.any():
         sheet[y0 + 12 : y0 + 26, x0 + 46 : x0 + 60] = UNSEEN
-        texts.append(Text(x0 + 67, y0 + 19, "never seen: taken from what bodies are like", 13, SOFT))
+        texts.append(Text(x0 + 67, y0 + 19, "never seen: as is usual for such bodies", 13, SOFT))
     return texts
 
 
@@ -247,7 +256,7 @@ def _table(sheet: Image, rows: list[tuple[str, Measurement]]) -> list[Text]:
     if not all(m.seen for _, m in rows):
         texts.append(
             Text(
-                x, y + len(rows) * step + 8, "grey: the part was not seen; the value is what such bodies have", 13, SOFT
+                x, y + len(rows) * step + 8, "grey: not seen whole; partly from what is usual", 13, SOFT
             )
         )
     return texts
@@ -261,27 +270,45 @@ def _shown(m: Measurement) -> tuple[str, str, str]:
 
 def _quality(sheet: Image, result: FitResult) -> list[Text]:
     """What to know and what to do: flags and hints, then each frame's figures."""
-    x, y = _EDGE, _TOP + 24 + max(_BODY_SIZE[1], 3 * (_CELL_HEIGHT + 8) + 16) + 18
+    x, y = _EDGE, _TOP + 24 + _BODY_SIZE[1] + 18
     right = _TABLE_X - 40
     sheet[y : y + 2, x:right] = LINE
     y += 26
-    notes: list[tuple[str, Rgb]] = [(flag, DOUBT) for flag in result.flags] + [(hint, INK) for hint in result.hints]
-    for t, frame in enumerate(result.frames[:_MOST_COLUMNS]):
-        if frame.flags:
-            notes.append((f"frame {result.frame_indices[t]}: {', '.join(frame.flags)}", SOFT))
+    notes = [(hint, INK) for hint in result.hints] + [(flag, DOUBT) for flag in _merged(result)]
     texts = [Text(x, y, "Worth knowing", 20, INK, bold=True)]
     if not notes:
         return [*texts, Text(x, y + 32, "Nothing to add: every part was seen and every frame agrees.", 15, SOFT)]
-    lines = [(line, color, i == 0) for text, color in notes for i, line in enumerate(wrap(text, 15, right - x - 24))]
-    room = int((HEIGHT - y - 24) // 22) - 1
-    if len(lines) > room:
-        lines = [*lines[: room - 1], ("… more in measurements.json", SOFT, True)]
+    room = int((HEIGHT - y - 24) // 22)
+    columns = 1 if len(notes) <= room and all(len(text) > 60 for text, _ in notes) else 2
+    width = (right - x) / columns
+    lines = [(part, color, i == 0) for text, color in notes for i, part in enumerate(wrap(text, 15, width - 36))]
+    if len(lines) > columns * room:
+        lines = [*lines[: columns * room - 1], ("… more in measurements.json", SOFT, True)]
     for i, (line, color, first) in enumerate(lines):
-        at = y + 32 + 22 * i
+        left, at = x + width * (i // room), y + 32 + 22 * (i % room)
         if first:
-            sheet[round(at) - 3 : round(at) + 3, x + 2 : x + 8] = color
-        texts.append(Text(x + 18, at, line, 15, color))
+            sheet[round(at) - 3 : round(at) + 3, round(left) + 2 : round(left) + 8] = color
+        texts.append(Text(left + 18, at, line, 15, color))
     return texts
+
+
+def _merged(result: FitResult) -> list[str]:
+    """The flags of the whole and of the frames, those that say the same of several frames in one line."""
+    said: dict[str, list[str]] = {}
+    per_frame = [
+        f"frame {index}: {flag}"
+        for index, frame in zip(result.frame_indices, result.frames, strict=True)
+        for flag in frame.flags
+    ]
+    for flag in [*result.flags, *per_frame]:
+        match = _OF_FRAME.match(flag)
+        frames = said.setdefault(match[2] if match else flag, [])
+        if match and match[1] not in frames:
+            frames.append(match[1])
+    return [
+        f"frame{'s' if len(frames) > 1 else ''} {', '.join(frames)}: {text}" if frames else text
+        for text, frames in said.items()
+    ]
 
 
 def _pill(sheet: Image, x: int, y: int, width: int, height: int, color: Rgb) -> None:

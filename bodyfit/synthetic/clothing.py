@@ -148,7 +148,8 @@ def _albedo(
 ) -> NDArray[np.float32]:
     """(V, 3) colours; garments without thickness (naked, barefoot) are not painted."""
     skin = np.array(_SKIN[int(rng.integers(len(_SKIN)))], float)
-    first, second = rng.permutation(len(_CLOTH))[:2]
+    order = [i for i in rng.permutation(len(_CLOTH)) if np.abs(skin - _CLOTH[i]).sum() > 150]
+    first, second = order[:2]  # cloth that can be told from skin
     paint = {
         "trousers": np.array(_CLOTH[first], float) * 0.7,
         "shirt": np.array(_CLOTH[second], float),
