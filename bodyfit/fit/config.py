@@ -28,6 +28,9 @@ CLOTHING = {
     "loose": Clothing("loose", (0.030, 0.012), (0.028, 0.012), (0.010, 0.005), (0.018, 0.008), 0.025),
 }
 
+UNDECIDED = Clothing("undecided", (0.007, 0.007), (0.008, 0.008), (0.004, 0.005), (0.008, 0.006), 0.012)
+"""holds until the fit has shown what is worn"""
+
 
 @dataclass(frozen=True)
 class Stage:

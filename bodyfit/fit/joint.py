@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
-from bodyfit.fit.config import CLOTHING, Clothing, FitConfig, Stage
+from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
 from bodyfit.fit.solver import Solution, solve
 from bodyfit.fit.view import make_view
+from bodyfit.fit.wear import judge_wear
 from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
@@ -55,7 +56,8 @@ class FitSetup:
 @dataclass(frozen=True)
 class JointFit:
     """The joint solution: poses (T, J, 3, 3), transl (T, 3), the shape (S + garments,) about the prior's mean and its
-    covariance, and per instant the rivals' costs and the cost of its start."""
+    covariance, per
+    instant the rivals' costs and the cost of its start, and which instants decided the shape."""
 
     rotations: NDArray[np.float64]
     transl: NDArray[np.float64]
@@ -67,6 +69,7 @@ class JointFit:
     mean: NDArray[np.float64]
     rivals: list[tuple[float, ...] | None]
     start_costs: list[float]
+    chosen: NDArray[np.int64]
 
 
 def prior_shape(setup: FitSetup) -> Shape:
@@ -201,7 +204,34 @@ def refine(
         pose_cov[rest] = np.linalg.inv(followed.equations.A)
     return JointFit(
         rotations, transl, part.shape[0], shape_cov, pose_cov, float(solution.cost[0]), solution, shape.mean, rivals,
-        start_costs,
+        start_costs, chosen,
+    )  # fmt: skip
+
+
+def worn(setup: FitSetup, instants: Sequence[Instant], found: JointFit) -> Clothing:
+    """What the person wears, judged after a fit that did not know."""
+    S = setup.model.num_betas
+    betas = found.mean + found.shape[:S]
+    poses = axis_angle_from_matrix(found.rotations)
+    use = found.chosen
+    bodies = [setup.model.forward(betas, poses[t], found.transl[t])[0] for t in use]
+    cov = found.shape_cov[S:, S:]
+    return judge_wear(setup.model, found.shape[S:], cov, bodies, [instants[t].observations for t in use]).clothing
+
+
+def finish(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """The last stage once more, from where a fit ended, with what is now known to be worn."""
+    last = replace(setup, config=replace(setup.config, refine=setup.config.refine[-1:]))
+    state = State(found.rotations, found.transl, found.shape[None].copy(), np.zeros(len(instants), np.int64))
+    return refine(
+        last, clothing, instants, state, prior_shape(setup), pose_prior(setup.model.joint_names), found.rivals,
+        found.start_costs, lambda _stage, _fraction: None, cancelled,
     )  # fmt: skip
 
 
@@ -292,8 +322,11 @@ def fit_instants(
     if not instants:
         raise InputError("instants", "at least one", "none")
     say = progress or (lambda _stage, _fraction: None)
-    clothing = CLOTHING["casual" if setup.clothing == "auto" else setup.clothing]
+    clothing = UNDECIDED if setup.clothing == "auto" else CLOTHING[setup.clothing]
     found = solve_joint(setup, clothing, instants, say, cancelled)
+    if setup.clothing == "auto":
+        clothing = worn(setup, instants, found)
+        found = finish(setup, clothing, instants, found, cancelled)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
     say("done", 1.0)
