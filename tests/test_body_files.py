@@ -352,12 +352,12 @@ def test_the_shipped_body_is_good() -> None:
 def test_import_makes_all_that_a_fit_needs(tmp_path: Path, user_folder: Path, landmarked: Path) -> None:
     source = write_official_pkl(tmp_path / "SMPLX_FEMALE.pkl", official_arrays("smplx", 20))
     made = import_body(source, landmarks_from=landmarked)
-    assert made.path == user_folder / "smplx_female.npz" and find_model("smplx_female") == made.path
+    assert made.path == user_folder / "SMPLX_FEMALE.npz" and find_model("SMPLX_FEMALE") == made.path
     assert (made.family, made.sex, made.num_joints, made.num_betas) == ("smplx", "female", 55, 10)
     assert made.num_expressions == 10 and "licence" in made.licence_note
     assert check_body(made.path) == []
     body = load_body_model(made.path)
-    assert body.joint_names == FAMILY_JOINTS["smplx"] and body.name == "smplx_female"
+    assert body.joint_names == FAMILY_JOINTS["smplx"] and body.name == "SMPLX_FEMALE"
     assert body.priors.keys() == {"female", "neutral"} and np.array_equal(body.priors["female"].cov, np.eye(10))
     assert body.part_names == PART_NAMES and len(body.levels) == 2 and body.posedirs is not None
     assert body.meta["family"] == "smplx" and len(body.meta["source_sha256"]) == 64

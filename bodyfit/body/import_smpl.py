@@ -210,8 +210,8 @@ def _sex(path: Path, sex: str | None) -> str:
 
 
 def _default_name(path: Path, family: str, sex: str) -> str:
-    stem = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
-    return stem if stem.startswith(("smpl", "basic")) else f"{family}_{sex}"
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", path.stem).strip("_")
+    return stem if stem.lower().startswith(("smpl", "basic")) else f"{family}_{sex}"
 
 
 def _sha256(path: Path) -> str:
