@@ -24,7 +24,7 @@ class Subject:
         betas: (S,) shape parameters, one standard deviation each.
         rest_offsets: (V, 3) displacement that no betas make; zero for a body inside the model's span.
         rest_vertices: (V, 3) float64 unposed naked body.
-        rest_joints: (J, 3) joints of that body.
+        rest_joints: (J, 3) joints, those of the betas alone.
         sex: "female" or "male".
     """
 
@@ -78,7 +78,8 @@ def make_subject(
     betas = np.asarray(betas, np.float64)
     offsets = np.zeros_like(model.v_template, dtype=np.float64) if rest_offsets is None else rest_offsets
     rest = np.asarray(model.rest_vertices(betas), np.float64) + offsets
-    return Subject(betas, offsets, rest, model.J_regressor @ rest, sex)
+    # what no betas make is flesh over the same bones: a signed regressor would magnify it at the knees
+    return Subject(betas, offsets, rest, model.joints_at_rest(betas), sex)
 
 
 def without_offsets(model: BodyModel, subject: Subject) -> Subject:
