@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from small_recording import write_small
 from tiny_body import tiny_body_arrays, write_tiny_body
 from tiny_result import tiny_result
 
+from bodyfit.cli import cache
 from bodyfit.cli import fit as fit_module
 from bodyfit.cli.fit import parse_frames, parse_names, stacked
 from bodyfit.cli.main import app
@@ -288,3 +291,28 @@ def test_measure_refuses_another_body(run: Run, models: Path, tmp_path: Path) ->
     code, _, err = run("measure", tmp_path / "fit", "--model", "tiny")
     assert code == 2
     assert "another body" in err
+
+
+def test_compiled_kernels_find_a_private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a writable home or package; a folder that somebody else prepared is not trusted."""
+    monkeypatch.delenv(cache.VARIABLE, raising=False)
+    cache.provide_cache_folder()
+    assert cache.VARIABLE not in os.environ  # the checkout can be written
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "_writable", lambda place: False)
+    for round_ in range(2):
+        monkeypatch.setenv(cache.VARIABLE, "")
+        cache.provide_cache_folder()
+        chosen = Path(os.environ[cache.VARIABLE])
+        assert chosen == tmp_path / f"bodyfit-kernels-{os.getuid()}", round_
+        assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
+    chosen.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    chosen.symlink_to(tmp_path / "elsewhere")
+    for prepared in ("a link", "open to all"):
+        monkeypatch.setenv(cache.VARIABLE, "")
+        cache.provide_cache_folder()
+        assert Path(os.environ[cache.VARIABLE]) != chosen, prepared
+        chosen.unlink(missing_ok=True) if chosen.is_symlink() else chosen.rmdir()
+        chosen.mkdir()
+        chosen.chmod(0o777)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from bodyfit.cli import bench, demo, evaluate, fit, info, measure, models
+from bodyfit.cli.cache import provide_cache_folder
 from bodyfit.errors import BodyfitError
 
 EXIT_CODES = """Exit codes: 0 done; 1 an error inside bodyfit; 2 bad input; 3 an optional package is missing;
@@ -55,6 +56,7 @@ def app(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     before = _stop_like_an_interrupt()
+    provide_cache_folder()
     try:
         returned = commands(arguments, prog_name="bodyfit", standalone_mode=not as_json)
         return returned if isinstance(returned, int) else 0
