@@ -29,7 +29,7 @@ def to_smplx_params(
     poses: NDArray[Any],
     transl: NDArray[Any],
     expression: NDArray[Any] | None = None,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, NDArray[Any]]:
     """A fit's parameters as keyword arguments of `smplx`'s SMPL, SMPLH or SMPLX for the same official file.
 
     The rotations are whole ones, hands included: make the smplx model with `num_betas=model.num_betas,
