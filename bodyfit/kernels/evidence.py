@@ -20,7 +20,7 @@ from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_s
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.raster import barycentrics, draw_faces
 
-BLOCK = 64
+BLOCK = 128
 BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
 DEPTH, SPILLED, BARE = 0, 1, 2
 GAPING = np.float32(0.03)
@@ -41,22 +41,61 @@ NUM_STATS = 8
 
 @njit(nogil=True, cache=True, fastmath=FAST)
 def add_products(rows, n, H, g, n_params):
-    """H (P, P) += rowsᵀ·rows on and above the diagonal, g (P,) += rowsᵀ·residuals, for n rows [P values, residual]."""
-    i = 0
-    while i < n:
-        r0 = rows[i]
-        r1 = rows[i + 1]
-        r2 = rows[i + 2]
-        r3 = rows[i + 3]
-        for a in range(n_params):
-            x0, x1, x2, x3 = r0[a], r1[a], r2[a], r3[a]
-            if x0 == 0 and x1 == 0 and x2 == 0 and x3 == 0:
-                continue
-            g[a] += x0 * r0[n_params] + x1 * r1[n_params] + x2 * r2[n_params] + x3 * r3[n_params]
-            Ha = H[a]
-            for b in range(a, n_params):
-                Ha[b] += x0 * r0[b] + x1 * r1[b] + x2 * r2[b] + x3 * r3[b]
-        i += 4
+    """H (P, P) += rowsᵀ·rows on and above the diagonal, g (P,) += rowsᵀ·residuals, for n rows [P values, residual].
+
+    A row is zero for every joint that does not move its point: columns that no row uses are left out, the others are
+    laid out one after the other, so that a product is a run through memory.
+    """
+    size = np.zeros(n_params + 1, np.float32)
+    for i in range(n):
+        row = rows[i]
+        for a in range(n_params + 1):
+            size[a] += abs(row[a])
+    columns = np.empty(n_params + 1, np.int64)
+    m = 0
+    for a in range(n_params + 1):
+        if size[a] != 0:
+            columns[m] = a
+            m += 1
+    R = np.empty((m, n), np.float32)
+    for first in range(0, n, 8):
+        for k in range(m):
+            a = columns[k]
+            for i in range(first, min(first + 8, n)):
+                R[k, i] = rows[i, a]
+    for k in range(m):
+        a = columns[k]
+        if a == n_params:
+            break
+        p = R[k]
+        q = k
+        # four sums at once: each value of p is read once for four columns
+        while q + 3 < m:
+            q0, q1, q2, q3 = R[q], R[q + 1], R[q + 2], R[q + 3]
+            s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for i in range(n):
+                x = p[i]
+                s0 += x * q0[i]
+                s1 += x * q1[i]
+                s2 += x * q2[i]
+                s3 += x * q3[i]
+            H[a, columns[q]] += s0
+            H[a, columns[q + 1]] += s1
+            H[a, columns[q + 2]] += s2
+            if columns[q + 3] < n_params:
+                H[a, columns[q + 3]] += s3
+            else:
+                g[a] += s3
+            q += 4
+        while q < m:
+            q0, s0 = R[q], np.float32(0.0)
+            for i in range(n):
+                s0 += p[i] * q0[i]
+            if columns[q] < n_params:
+                H[a, columns[q]] += s0
+            else:
+                g[a] += s0
+            q += 1
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -78,8 +117,10 @@ def surface_row(
         X[j, 0] = 0.0
         X[j, 1] = 0.0
         X[j, 2] = 0.0
-    for s in range(n_shape + 3):
-        row[base + s] = np.float32(0.0)
+    # slices, since a loop over a slice runs in wide registers
+    by_shape = row[base + 3 : base + 3 + n_shape]
+    for s in range(n_shape):
+        by_shape[s] = np.float32(0.0)
     for i in range(3):
         b = bary[i]
         if b == 0:
@@ -101,14 +142,14 @@ def surface_row(
             h2 += w * (Gf[j, 0, 2] * g0 + Gf[j, 1, 2] * g1 + Gf[j, 2, 2] * g2)
         d0, d1, d2 = shapedirs[v, 0], shapedirs[v, 1], shapedirs[v, 2]
         for s in range(n_shape):
-            row[base + 3 + s] += h0 * d0[s] + h1 * d1[s] + h2 * d2[s]
+            by_shape[s] += h0 * d0[s] + h1 * d1[s] + h2 * d2[s]
     for j in range(n_joints):
         w = np.float32(W[j])
         if w != 0:
-            m = shape_motion[j]
+            m0, m1, m2 = shape_motion[j, 0], shape_motion[j, 1], shape_motion[j, 2]
             w0, w1, w2 = w * g0, w * g1, w * g2
             for s in range(n_shape):
-                row[base + 3 + s] += w0 * m[0, s] + w1 * m[1, s] + w2 * m[2, s]
+                by_shape[s] += w0 * m0[s] + w1 * m1[s] + w2 * m2[s]
     for j in range(n_joints - 1, 0, -1):
         if W[j] != 0:
             p = parents[j]
