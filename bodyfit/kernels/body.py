@@ -14,7 +14,7 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def rest_shape(template, shapedirs, betas, out):  # noqa: ANN001, ANN201 - arrays only
+def rest_shape(template, shapedirs, betas, out):
     """out (V, 3) = template (V, 3) + shapedirs (V, 3, S) · betas (S,)."""
     n_betas = betas.shape[0]
     for v in range(template.shape[0]):

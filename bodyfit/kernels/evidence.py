@@ -67,18 +67,17 @@ def add_products(rows, n, H, g, n_params):
         a = columns[k]
         if a == n_params:
             break
-        p = R[k]
-        q = k
+        p, q = np.uintp(k), k
         # four sums at once: each value of p is read once for four columns
         while q + 3 < m:
-            q0, q1, q2, q3 = R[q], R[q + 1], R[q + 2], R[q + 3]
+            q0, q1, q2, q3 = np.uintp(q), np.uintp(q + 1), np.uintp(q + 2), np.uintp(q + 3)
             s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            for i in range(n):
-                x = p[i]
-                s0 += x * q0[i]
-                s1 += x * q1[i]
-                s2 += x * q2[i]
-                s3 += x * q3[i]
+            for i in range(np.uintp(n)):
+                x = R[p, i]
+                s0 += x * R[q0, i]
+                s1 += x * R[q1, i]
+                s2 += x * R[q2, i]
+                s3 += x * R[q3, i]
             H[a, columns[q]] += s0
             H[a, columns[q + 1]] += s1
             H[a, columns[q + 2]] += s2
@@ -88,9 +87,9 @@ def add_products(rows, n, H, g, n_params):
                 g[a] += s3
             q += 4
         while q < m:
-            q0, s0 = R[q], np.float32(0.0)
+            s0 = np.float32(0.0)
             for i in range(n):
-                s0 += p[i] * q0[i]
+                s0 += R[k, i] * R[q, i]
             if columns[q] < n_params:
                 H[a, columns[q]] += s0
             else:
@@ -117,21 +116,22 @@ def surface_row(
         X[j, 0] = 0.0
         X[j, 1] = 0.0
         X[j, 2] = 0.0
-    # slices, since a loop over a slice runs in wide registers
-    by_shape = row[base + 3 : base + 3 + n_shape]
-    for s in range(n_shape):
-        by_shape[s] = np.float32(0.0)
+    # unsigned numbers cannot count from the end, so that these loops run in wide registers; a slice would do too, but
+    # counts references, which costs more than the sums
+    shape_at = np.uintp(base + 3)
+    for s in range(np.uintp(n_shape)):
+        row[shape_at + s] = np.float32(0.0)
     for i in range(3):
         b = bary[i]
         if b == 0:
             continue
-        v = corners[i]
+        v = np.uintp(corners[i])
         h0, h1, h2 = np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for k in range(weights.shape[1]):
             w = weights[v, k] * b
             if w == 0:
                 break
-            j = weight_joints[v, k]
+            j = np.uintp(weight_joints[v, k])
             dx, dy, dz = rest[v, 0] - joints[j, 0], rest[v, 1] - joints[j, 1], rest[v, 2] - joints[j, 2]
             W[j] += w
             X[j, 0] += w * (Gf[j, 0, 0] * dx + Gf[j, 0, 1] * dy + Gf[j, 0, 2] * dz + posed[j, 0])
@@ -140,16 +140,16 @@ def surface_row(
             h0 += w * (Gf[j, 0, 0] * g0 + Gf[j, 1, 0] * g1 + Gf[j, 2, 0] * g2)
             h1 += w * (Gf[j, 0, 1] * g0 + Gf[j, 1, 1] * g1 + Gf[j, 2, 1] * g2)
             h2 += w * (Gf[j, 0, 2] * g0 + Gf[j, 1, 2] * g1 + Gf[j, 2, 2] * g2)
-        d0, d1, d2 = shapedirs[v, 0], shapedirs[v, 1], shapedirs[v, 2]
-        for s in range(n_shape):
-            by_shape[s] += h0 * d0[s] + h1 * d1[s] + h2 * d2[s]
+        for s in range(np.uintp(n_shape)):
+            row[shape_at + s] += h0 * shapedirs[v, 0, s] + h1 * shapedirs[v, 1, s] + h2 * shapedirs[v, 2, s]
     for j in range(n_joints):
         w = np.float32(W[j])
         if w != 0:
-            m0, m1, m2 = shape_motion[j, 0], shape_motion[j, 1], shape_motion[j, 2]
             w0, w1, w2 = w * g0, w * g1, w * g2
-            for s in range(n_shape):
-                by_shape[s] += w0 * m0[s] + w1 * m1[s] + w2 * m2[s]
+            for s in range(np.uintp(n_shape)):
+                row[shape_at + s] += (
+                    w0 * shape_motion[j, 0, s] + w1 * shape_motion[j, 1, s] + w2 * shape_motion[j, 2, s]
+                )
     for j in range(n_joints - 1, 0, -1):
         if W[j] != 0:
             p = parents[j]
