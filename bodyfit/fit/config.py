@@ -93,6 +93,9 @@ class FitConfig:
     arms: Stage = field(
         default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
+    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15))
+    limb_rounds: int = 2
+    """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(
         default_factory=lambda: (
             Stage("settle", 2, 700, 10, 8, 0.12, 0.20, 0.15, pose_prior=0.8, shape_prior=0.8),

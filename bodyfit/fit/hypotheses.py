@@ -104,3 +104,45 @@ def stance_pose(names: tuple[str, ...], stance: str) -> NDArray[np.float64]:
         if name in names:
             pose[names.index(name)] = value
     return pose
+
+
+WRISTS = ((0.0, 0.0, 0.8), (0.0, 0.0, -0.8), (0.0, 0.6, 0.0), (0.0, -0.6, 0.0), (1.4, 0.0, 0.0), (-1.4, 0.0, 0.0))
+"""radians: the left hand bent down and up, to either side, and the forearm turned about itself (shared with the elbow)"""
+HEAD_TURNS = (-0.9, -0.45, 0.0, 0.45, 0.9)
+"""radians about the vertical, shared by neck and head"""
+
+
+def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[list[NDArray[np.float64]]]:
+    """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: arms, hands, head, legs."""
+    groups: list[list[NDArray[np.float64]]] = []
+    for side in ("left", "right"):
+        groups.append([with_arm(pose, names, side, arm) for arm in ARMS.values()])
+    for side in ("left", "right"):
+        group = []
+        for turn in WRISTS:
+            value = np.array(turn) if side == "left" else mirrored(np.array(turn))
+            out = pose.copy()
+            if f"{side}_wrist" in names:
+                out[names.index(f"{side}_wrist")] = np.array([0.0, *value[1:]])
+            if f"{side}_elbow" in names:
+                # the elbow's bend stays; the forearm turns about its own length first
+                elbow = names.index(f"{side}_elbow")
+                turned = matrix_from_axis_angle(pose[elbow]) @ _turn(0, float(np.degrees(value[0])))
+                out[elbow] = axis_angle_from_matrix(turned)
+            group.append(out)
+        groups.append(group)
+    joints = [names.index(n) for n in ("neck", "head") if n in names]
+    heads = []
+    for turn in HEAD_TURNS:
+        out = pose.copy()
+        out[joints] = 0
+        out[joints, 1] = turn / max(len(joints), 1)
+        heads.append(out)
+    groups.append(heads)
+    legs = pose.copy()
+    for joint in ("hip", "knee", "ankle"):
+        if f"left_{joint}" in names and f"right_{joint}" in names:
+            left, right = names.index(f"left_{joint}"), names.index(f"right_{joint}")
+            legs[left], legs[right] = mirrored(pose[right]), mirrored(pose[left])
+    groups.append([legs])
+    return groups

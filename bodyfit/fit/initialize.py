@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
-from bodyfit.fit.hypotheses import ARMS, STANCES, stance_pose, with_arm
+from bodyfit.fit.hypotheses import ARMS, STANCES, limb_variants, stance_pose, with_arm
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 SAME_HEADING_RAD = 0.5
 ARM_CHOICES = 3
+LIMB_CHOICES = 2
+"""of each limb's other configurations this many are followed"""
+SURELY_BETTER = 0.98
+"""a limb is put elsewhere when that lowers the cost to this share"""
+ELSEWHERE_M = 0.10
+"""two poses that put every joint within this of each other are one"""
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,14 @@ class Starter:
             state, cost = solution.state, solution.cost
         order = np.argsort(cost, kind="stable")
         b = int(order[0])
-        return Start(state.rotations[b], state.transl[b], state.shape[b], float(cost[b]), tuple(float(cost[i]) for i in order[1:]))
+        rivals = tuple(float(cost[i]) for i in order[1:] if self._elsewhere(state, b, int(i)))
+        best, lowest = state.take([b]), float(cost[b])
+        for _ in range(self.config.limb_rounds):
+            before = lowest
+            best, lowest = self._try_limbs(observations, best, lowest)
+            if lowest >= before:
+                break
+        return Start(best.rotations[0], best.transl[0], best.shape[0], lowest, rivals)
 
     def follow(self, observations: Sequence[Observation], before: Start) -> Start:
         """A start from the instant before, which was a moment ago."""
@@ -191,6 +204,53 @@ class Starter:
             solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
             state, cost = solution.state, solution.cost
         return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
+
+    def _try_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
+        """One settled state with single limbs put elsewhere: each arm in every configuration, hands bent and turned,
+        the head turned, the legs exchanged. With the trunk in place a picture tells them apart, which it could not
+        while the whole body was still decimetres off; and a descent alone never gets from one to the other."""
+        stage = self.config.limbs
+        pose = axis_angle_from_matrix(state.rotations)[0]
+        groups = limb_variants(pose, self.names)
+        trials = np.stack([variant for group in groups for variant in group])
+        general = np.broadcast_to(self.prior.mean, trials.shape)
+        tried = self._with_pose(state.take(np.zeros(len(trials), int)), trials)
+        found = self.problem(stage, observations, general).linearize(tried, want_rows=False).cost
+        chosen: list[NDArray[np.float64]] = []
+        offset, merged = 0, pose.copy()
+        for group in groups:
+            order = np.argsort(found[offset : offset + len(group)], kind="stable")
+            chosen += [group[k] for k in order[:LIMB_CHOICES]]
+            changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
+            merged[changed] = group[order[0]][changed]
+            offset += len(group)
+        poses = np.stack([pose, *chosen, merged])
+        general = np.broadcast_to(self.prior.mean, poses.shape)
+        starts = self._with_pose(state.take(np.zeros(len(poses), int)), poses)
+        settled = solve(self.problem(stage, observations, general), starts)
+        # against the state as it was, by the same measure: the first of the poses
+        best = int(np.argmin(settled.cost))
+        if settled.cost[best] >= SURELY_BETTER * settled.cost[0]:
+            return state, cost
+        last = self.config.settle[-1]
+        again = solve(
+            self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4
+        )
+        return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
+
+    def _elsewhere(self, state: State, a: int, b: int) -> bool:
+        """Whether two states put a joint in different places."""
+        return bool(np.linalg.norm(self._joints(state, a) - self._joints(state, b), axis=1).max() > ELSEWHERE_M)
+
+    def _joints(self, state: State, i: int) -> NDArray[np.float64]:
+        from bodyfit.kernels.body import joint_motions
+
+        joints = self.model.joints_at_rest(self.shape.mean)
+        G, posed = np.empty((len(joints), 3, 3)), np.empty((len(joints), 3))
+        joint_motions(
+            state.rotations[i], joints, self.model.parents, np.eye(3), np.zeros(3), state.transl[i], G, posed
+        )
+        return posed
 
     def _search_arms(
         self, observations: Sequence[Observation], state: State

@@ -21,7 +21,7 @@ WORST_RESIDUAL_M = 0.020
 """beyond the clothes' thickness; a fit further off than this found something else"""
 LEAST_IOU = 0.72
 LEAST_COVERED = 0.80
-RIVAL_COST = 1.15
+RIVAL_COST = 1.05
 SIDES = {"front": (2, 1.0), "back": (2, -1.0), "left side": (0, 1.0), "right side": (0, -1.0)}
 TRUNK = ("pelvis", "abdomen", "chest")
 LIMBS = ("upper_arm", "forearm", "hand", "thigh", "calf", "foot")

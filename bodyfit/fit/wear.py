@@ -57,9 +57,11 @@ def judge_wear(
     """
     prior = _table(UNDECIDED)
     information = np.linalg.inv(cov) - np.diag(1 / prior[1] ** 2)
-    # what the data alone say: the estimate without the prior it was made with, tempered
+    # what the data alone say: the estimate without the prior it was made with, tempered; many frames of one person
+    # err together too, so they count as two
+    temper = TEMPER * min(1.0, 2.0 / max(len(bodies), 1))
     pull = np.linalg.solve(cov, thickness) - prior[0] / prior[1] ** 2
-    information, pull = TEMPER * 0.5 * (information + information.T), TEMPER * pull
+    information, pull = temper * 0.5 * (information + information.T), temper * pull
     evidence = {name: _log_evidence(information, pull, *_table(c)) for name, c in CLOTHING.items()}
     # loose clothes are rarer, and explain any thickness a little
     odds = {n: e - evidence["tight"] - (2.0 if n == "loose" else 0.0) for n, e in evidence.items()}
