@@ -1,0 +1,236 @@
+"""Whether the stated standard deviations of measurements are honest: 4-frame fits of known bodies, measure by measure.
+
+    python benchmarks/calibration.py --calibrate --fits 100 --jobs 2 --out calibration_train
+    python benchmarks/calibration.py --fits 100 --jobs 2 --out calibration_check
+
+The first prints the model errors for `bodyfit/body/measure_definitions.py`; the second checks them on other people.
+Writes cases.jsonl (one line a fit; go on after a break by the same command), report.md and, with --calibrate,
+model_error.json. Lines hold the fit's own standard deviation, so a changed table needs no new fits.
+`sex` and `clothing` are left at the command line's defaults (neutral, auto).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from study import CONFIG, Z90, Record, grouped, markdown, run_cases, write_text
+
+if TYPE_CHECKING:
+    from bodyfit.body.model import BodyModel
+    from bodyfit.synthetic.take import Take
+
+FIRST_TRAINING_SEED, FIRST_CHECKING_SEED = 1_000_000, 2_000_000
+"""far apart: no body that chose the model errors is used to check them"""
+QUARTERS_DEG = (0.0, 90.0, 180.0, 270.0)
+HEADING_JITTER_DEG = 12.0
+OFF_MODEL_MM = 3.0
+LEAST, MOST = 0.80, 0.98
+"""Shares of the truth in the 90 % intervals between which a standard deviation counts as honest."""
+_NO_ERROR: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a seed stands for."""
+
+    seed: int
+    sex: str
+    clothing: str
+    sensor: str
+    headings_deg: tuple[float, ...]
+
+
+def case_of(seed: int) -> Case:
+    """The case of a seed: sexes and clothes take turns, all else is drawn."""
+    from bodyfit.synthetic.sensor import SENSORS
+    from bodyfit.synthetic.subject import SEXES
+
+    rng = np.random.default_rng([0xCA11B, seed])
+    sensors = sorted(SENSORS)
+    turned = rng.uniform(-HEADING_JITTER_DEG, HEADING_JITTER_DEG, len(QUARTERS_DEG)) + QUARTERS_DEG
+    return Case(
+        seed,
+        SEXES[seed % 2],
+        ("tight", "casual")[seed // 2 % 2],
+        sensors[int(rng.integers(len(sensors)))],
+        tuple(float(h) for h in np.round(turned, 1)),
+    )
+
+
+def film_case(model: BodyModel, case: Case) -> Take:
+    """The person of a case, seen from four sides in something near to an A-pose."""
+    from bodyfit.synthetic.take import sample_take
+
+    return sample_take(
+        model, case.seed, pose_names=("a_pose",) * len(case.headings_deg), headings_deg=case.headings_deg,
+        sensor=case.sensor, sex=case.sex, off_model_mm_rms=OFF_MODEL_MM, clothing=case.clothing,
+    )  # fmt: skip
+
+
+def true_measurements(model: BodyModel, rest_vertices: NDArray[np.float64]) -> dict[str, float]:
+    """The measurements of an unposed body (V, 3) stood up, what the shape basis cannot make included."""
+    from bodyfit.body.measure import measure_vertices, stand
+
+    return measure_vertices(model, *stand(model, rest_vertices))
+
+
+def work(seed: int) -> Record:
+    """One 4-frame fit: each measurement's truth, value and the standard deviation that the fit alone states."""
+    from bodyfit.body.measure import measure_with_sd
+    from bodyfit.body.model import load_body_model
+    from bodyfit.errors import BodyfitError
+    from bodyfit.fit.joint import FitSetup, Instant, fit_instants
+    from bodyfit.observe.observation import observe
+
+    model = load_body_model(None)
+    case = case_of(seed)
+    take = film_case(model, case)
+    record: Record = {**vars(case), "refused": None, "believed": False, "measurements": {}}
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        frames = [observe(f, gravity_world=take.gravity_world) for f in take.frames]
+        instants = [Instant(k, float(k), (o,)) for k, o in enumerate(frames)]
+        result = fit_instants(FitSetup(model, "neutral", "auto", CONFIG), instants)
+    except BodyfitError as refusal:
+        return {**record, "refused": str(refusal)}
+    record["wall_s"], record["cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
+    truth = true_measurements(model, take.subject.rest_vertices)
+    fitted = measure_with_sd(model, result.betas, result.betas_cov, model_error=_NO_ERROR)
+    posed = [result.vertices_world(k) - take.instants[k].vertices_world for k in range(len(instants))]
+    return {
+        **record,
+        "believed": bool(result.converged),
+        "worn": result.clothing,
+        "garments_m": dict(result.garments_m),
+        "true_garments_m": {k: mm / 1000 for k, mm in take.clothing.nominal_mm.items()},
+        "posed_error_m": [float(np.linalg.norm(d, axis=1).mean()) for d in posed],
+        "measurements": {
+            name: [truth[name], m.value_m, m.sd_m, bool(result.measurements[name].seen)] for name, m in fitted.items()
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Errors:
+    """One measure over many fits: error = value - truth (N,), the fit's own standard deviation (N,)."""
+
+    error: NDArray[np.float64]
+    sd: NDArray[np.float64]
+
+    def coverage(self, model_error: float) -> float:
+        """Share of the truth within the 90 % interval."""
+        return float((np.abs(self.error) <= Z90 * np.hypot(self.sd, model_error)).mean())
+
+    def needed_model_error(self) -> float:
+        """The model error with which 90 % of the truth lies in the 90 % interval; 0 where less would be needed."""
+        needed = (self.error / Z90) ** 2 - self.sd**2
+        return float(np.sqrt(max(np.quantile(needed, 0.9), 0.0)))
+
+    def needed_factor(self) -> float:
+        """The factor on the fit's own standard deviation with which 90 % of the truth lies in the 90 % interval."""
+        return float(np.quantile(np.abs(self.error) / self.sd, 0.9) / Z90)
+
+
+def errors_of(records: list[Record]) -> dict[str, Errors]:
+    """Errors by measure over the fits that are claimed: believed, and the body parts were seen."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for r in records:
+        for name, (truth, value, sd, seen) in r["measurements"].items():
+            if r["believed"] and seen and np.isfinite([truth, value, sd]).all():
+                rows.setdefault(name, []).append((value - truth, sd))
+    return {name: Errors(*np.array(pairs).T) for name, pairs in rows.items()}
+
+
+def calibrated(records: list[Record]) -> dict[str, float]:
+    """A model error for every measure, rounded to a tenth of a millimetre (volume to 0.01 l, mass to 0.01 kg)."""
+    from bodyfit.body.measure_definitions import DEFINITIONS
+
+    digits = {"m": 4, "m3": 5, "kg": 2}
+    return {
+        name: round(errors.needed_model_error(), digits[DEFINITIONS[name].unit])
+        for name, errors in errors_of(records).items()
+    }
+
+
+def report(records: list[Record], model_error: Mapping[str, float]) -> str:
+    """The study's findings as markdown."""
+    from bodyfit.body.measure_definitions import DEFINITIONS
+
+    claimed = [r for r in records if r["believed"]]
+    sets = {kind: errors_of(some) for kind, some in grouped(claimed, lambda r: r["clothing"])}
+    cpu = [r["cpu_s"] for r in records if "cpu_s" in r]
+    wrong_clothes = sum(r["worn"] != r["clothing"] for r in claimed)
+    rows, outside = [], []
+    for name, e in errors_of(claimed).items():
+        unit, scale = {"m": ("mm", 1e3), "m3": ("l", 1e3), "kg": ("kg", 1.0)}[DEFINITIONS[name].unit]
+        extra = model_error.get(name, 0.0)
+        held = e.coverage(extra)
+        if not LEAST <= held <= MOST:
+            outside.append(name)
+        rows.append((
+            f"{name}, {unit}", f"{e.error.mean() * scale:+.1f}", f"{e.error.std() * scale:.1f}",
+            f"{np.median(np.abs(e.error)) * scale:.1f}", f"{np.hypot(e.sd, extra).mean() * scale:.1f}",
+            f"{e.sd.mean() * scale:.1f}", f"{100 * held:.0f}" + ("" if LEAST <= held <= MOST else " ✗"),
+            *(f"{100 * some[name].coverage(extra):.0f}" if name in some else "–" for some in sets.values()),
+            f"{100 * e.coverage(0.0):.0f}", f"{e.needed_factor():.2f}",
+        ))  # fmt: skip
+    head = (
+        "measure", "bias", "sd of error", "median abs. error", "stated sd", "of it the fit's", "in 90 % interval, %",
+        *(f"{kind} ({sum(r['clothing'] == kind for r in claimed)})" for kind in sets), "without model error, %",
+        "factor needed then",
+    )  # fmt: skip
+    inside = len(rows) - len(outside)
+    lines = [
+        f"{len(records)} fits of 4 frames each, seeds {records[0]['seed']} to {records[-1]['seed']};"
+        f" {len(claimed)} believed, {sum(r['refused'] is not None for r in records)} refused.",
+        "",
+        f"- Measures whose 90 % intervals hold the truth in {100 * LEAST:.0f} to {100 * MOST:.0f} % of the fits:"
+        f" **{inside} of {len(rows)}**" + (f"; outside: {', '.join(outside)}." if outside else "."),
+        f"- Clothes judged otherwise than they were: {wrong_clothes} of {len(claimed)}.",
+        f"- Time of a fit, one thread: {np.median(cpu):.1f} s CPU (median)." if cpu else "",
+        "",
+        markdown(head, rows),
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Share of true measurements inside the stated intervals.")
+    parser.add_argument("--fits", type=int, default=100)
+    parser.add_argument("--calibrate", action="store_true", help="choose model errors, on training seeds")
+    parser.add_argument("--first-seed", type=int, help="instead of the training or checking seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("calibration"))
+    asked: Any = parser.parse_args(arguments)
+    from bodyfit.body.measure_definitions import MODEL_ERROR_M
+
+    def told(r: Record, done: int) -> None:
+        off = r["refused"] or f"posed {1000 * np.mean(r['posed_error_m']):.1f} mm"
+        print(f"{done:4d} seed {r['seed']} {r['clothing']:7s} taken as {r.get('worn')} {off}", flush=True)
+
+    first = asked.first_seed
+    if first is None:
+        first = FIRST_TRAINING_SEED if asked.calibrate else FIRST_CHECKING_SEED
+    records = run_cases(work, range(first, first + asked.fits), asked.out / "cases.jsonl", asked.jobs, told)
+    table: Mapping[str, float] = MODEL_ERROR_M
+    if asked.calibrate:
+        table = calibrated(records)
+        write_text(asked.out / "model_error.json", json.dumps(table, indent=1) + "\n")
+        print(json.dumps(table, indent=1))
+    text = report(records, table)
+    write_text(asked.out / "report.md", text + "\n")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
