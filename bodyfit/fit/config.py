@@ -55,8 +55,8 @@ class Stage:
     """factor on the pose prior's standard deviations; below 1 holds firmer"""
     shape_prior: float = 1.0
     """factor on the shape prior's standard deviations"""
-    clothing: bool = False
-    """whether garment thickness moves"""
+    sensor_noise: bool = False
+    """whether the sensor's own noise widens the depth residual's sigma; a search wants sharp differences"""
     max_turn_rad: float = 0.6
     """no joint turns further in one step"""
     damping: float = 1e-2
@@ -104,7 +104,7 @@ class FitConfig:
     )
     refine: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, 0.06, clothing=True, max_turn_rad=0.3, damping=1e-3),
-            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, 0.03, clothing=True, max_turn_rad=0.1, damping=1e-3),
+            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, 0.06, sensor_noise=True, max_turn_rad=0.3, damping=1e-3),
+            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, 0.03, sensor_noise=True, max_turn_rad=0.1, damping=1e-3),
         )
     )

@@ -74,15 +74,20 @@ def garment_fields(model: BodyModel) -> NDArray[np.float32]:
 
 
 def sole_vertices(template: NDArray[Any], per_foot: int = 8) -> NDArray[np.int32]:
-    """Vertices (2 · per_foot,) spread over both soles: each the farthest from those before it."""
-    low = np.flatnonzero(template[:, 1] < template[:, 1].min() + 0.012)
+    """Vertices (2 · per_foot,) spread over both soles: each the farthest from those before it.
+
+    Only what lies within 4 mm of its own foot's lowest point: the soles' rims are a centimetre above the floor.
+    """
+    low = np.flatnonzero(template[:, 1] < template[:, 1].min() + 0.03)
     out: list[int] = []
     for side in (1.0, -1.0):
         foot = low[template[low, 0] * side > 0]
         if not len(foot):
             continue
+        height = template[foot, 1]
+        foot = foot[height < height.min() + 0.004]
         flat = template[foot][:, [0, 2]].astype(np.float64)
-        chosen = [int(flat[:, 1].argmin())]
+        chosen = [int(template[foot, 1].argmin())]
         apart = np.full(len(foot), np.inf)
         while len(chosen) < min(per_foot, len(foot)):
             apart = np.minimum(apart, np.linalg.norm(flat - flat[chosen[-1]], axis=1))

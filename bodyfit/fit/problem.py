@@ -109,8 +109,9 @@ class Problem:
     def settings(self, view: View) -> NDArray[np.float64]:
         """The kernel's numbers for one view; every view counts as the same number of independent pixels."""
         s = np.empty(E.NUM_SETTINGS)
-        s[E.SIGMA_DEPTH] = self.config.sigma_depth_m
-        s[E.SIGMA_BEHIND] = self.sigma_behind_m
+        noise = view.noise_m if self.stage.sensor_noise else 0.0
+        s[E.SIGMA_DEPTH] = np.hypot(self.config.sigma_depth_m, noise)
+        s[E.SIGMA_BEHIND] = np.hypot(self.sigma_behind_m, noise)
         s[E.ROBUST_DEPTH] = self.stage.robust_depth_m
         s[E.SIGMA_OUTLINE] = self.config.sigma_outline_m
         s[E.ROBUST_OUTLINE] = self.stage.robust_outline_m

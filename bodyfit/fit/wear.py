@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
-from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing
+from bodyfit.fit.config import CLOTHING, Clothing
 from bodyfit.render.rasterize import rasterize
 
 if TYPE_CHECKING:
@@ -24,19 +24,31 @@ FOLD_M = 0.03
 """folds are looked for at this scale: rougher is the body's own form, finer is sensor noise"""
 NOISIEST_M = 0.002
 """a sensor noisier than this hides folds"""
-TEMPER = 0.25
-"""share of the covariance's information that is believed: neighbouring residuals err together"""
-ROUGH_RATIO, ROUGH_SPREAD = 0.57, 0.22
-"""fold height over sensor noise half-way between skin and cloth, and the spread of its logarithm in either class"""
+NOISE_LEFT = 0.19
+"""share of white noise that is left in the band of the folds, for the filters below"""
+FLATTEST_M = 0.0001
+MOST = 4.0
+"""one cue alone moves the odds by at most e to this power"""
+# What each class looks like to a fit with the undecided prior, mean and spread in millimetres over synthetic fits of
+# known clothes: the shape takes up part of a garment's thickness, so these are not the garments' own.
+CUES = {
+    "tight": {"cloth": (0.8, 1.3), "shoes": (1.2, 1.5), "hair": (2.0, 1.5)},
+    "casual": {"cloth": (4.7, 2.6), "shoes": (7.7, 2.3), "hair": (5.6, 3.2)},
+    "loose": {"cloth": (15.0, 6.0), "shoes": (8.0, 3.5), "hair": (7.0, 4.0)},
+}
+FOLDS = {"tight": (0.30, 0.45), "casual": (0.80, 0.40), "loose": (1.2, 0.45)}
+"""height of the folds, millimetres, and the spread of its logarithm"""
+RARE = {"tight": 0.0, "casual": 0.0, "loose": -2.0}
+"""log of how usual each is"""
 CLOTHED_PARTS = ("chest", "abdomen", "pelvis", "thigh", "calf", "upper_arm")
 
 
 @dataclass(frozen=True)
 class Wear:
-    """log_odds of each class against tight, and the roughness ratio (None where the sensor is too noisy)."""
+    """log_odds of each class against tight, and the folds' height in metres (None where the sensor is too noisy)."""
 
     log_odds: dict[str, float]
-    roughness: float | None
+    folds_m: float | None
 
     @property
     def clothing(self) -> Clothing:
@@ -53,56 +65,54 @@ def judge_wear(
 ) -> Wear:
     """Weighs the classes after a fit with the undecided prior.
 
-    thickness (G,) metres and cov (G, G): the garments as estimated; bodies: vertices (V, 3) of each instant.
+    thickness (G,) metres and cov (G, G): the garments as estimated (shirt, trousers, shoes, hair); bodies: vertices
+    (V, 3) of each instant.
     """
-    prior = _table(UNDECIDED)
-    information = np.linalg.inv(cov) - np.diag(1 / prior[1] ** 2)
-    # what the data alone say: the estimate without the prior it was made with, tempered; many frames of one person
-    # err together too, so they count as two
-    temper = TEMPER * min(1.0, 2.0 / max(len(bodies), 1))
-    pull = np.linalg.solve(cov, thickness) - prior[0] / prior[1] ** 2
-    information, pull = temper * 0.5 * (information + information.T), temper * pull
-    evidence = {name: _log_evidence(information, pull, *_table(c)) for name, c in CLOTHING.items()}
-    # loose clothes are rarer, and explain any thickness a little
-    odds = {n: e - evidence["tight"] - (2.0 if n == "loose" else 0.0) for n, e in evidence.items()}
-    rough = roughness(model, bodies, observations)
-    if rough is not None:
-        hint = float(np.clip((np.log(rough) - np.log(ROUGH_RATIO)) * 2 * np.log(1.8) / ROUGH_SPREAD**2 / 2, -4, 4))
-        for name in ("casual", "loose"):
-            odds[name] += hint
-    return Wear(odds, rough)
+    mm, var = thickness * 1e3, np.diag(cov) * 1e6
+    found = {
+        "cloth": (float(mm[:2].mean()), float(var[:2].sum() / 4)),
+        "shoes": (float(mm[2]), float(var[2])),
+        "hair": (float(mm[3]), float(var[3])),
+    }
+    folds = fold_height(model, bodies, observations)
+    odds = dict(RARE)
+    for name in odds:
+        for cue, (value, variance) in found.items():
+            odds[name] += _lead(value, variance, CUES[name][cue], CUES["tight"][cue])
+        if folds is not None:
+            height = float(np.log(max(folds, FLATTEST_M) * 1e3))
+            odds[name] += _lead(height, 0.0, _log_scale(FOLDS[name]), _log_scale(FOLDS["tight"]))
+    return Wear(odds, folds)
 
 
-def _table(clothing: Clothing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = np.array([clothing.shirt_m, clothing.trousers_m, clothing.shoes_m, clothing.hair_m])
-    return rows[:, 0], rows[:, 1]
+def _log_scale(entry: tuple[float, float]) -> tuple[float, float]:
+    return float(np.log(entry[0])), entry[1]
 
 
-def _log_evidence(
-    information: NDArray[np.float64], pull: NDArray[np.float64], mean: NDArray[np.float64], sd: NDArray[np.float64]
-) -> float:
-    """log ∫ exp(-½ oᵀΛo + ηᵀo) N(o; mean, sd²) do."""
-    precision = np.diag(1 / sd**2)
-    total = information + precision
-    b = pull + mean / sd**2
-    _, logdet = np.linalg.slogdet(np.eye(len(mean)) + np.diag(sd**2) @ information)
-    return float(-0.5 * logdet + 0.5 * b @ np.linalg.solve(total, b) - 0.5 * mean @ precision @ mean)
+def _lead(value: float, variance: float, of: tuple[float, float], over: tuple[float, float]) -> float:
+    """How much more probable a value is under one Gaussian than under another, as a logarithm, bounded."""
+
+    def log_density(mean: float, sd: float) -> float:
+        total = sd * sd + variance
+        return -0.5 * (value - mean) ** 2 / total - 0.5 * float(np.log(total))
+
+    return float(np.clip(log_density(*of) - log_density(*over), -MOST, MOST))
 
 
-def roughness(
+def fold_height(
     model: BodyModel, bodies: Sequence[NDArray[np.float64]], observations: Sequence[Sequence[Observation]]
 ) -> float | None:
-    """Height of folds over the sensor's noise, the median over the views; None where noise hides folds."""
-    ratios, noises = [], []
+    """Height of folds in metres without the sensor's noise, the median over the views; None where noise hides them."""
+    heights, noises = [], []
     for vertices, views in zip(bodies, observations, strict=True):
         for o in views:
             found = _view_roughness(model, vertices, o)
             if found is not None:
-                ratios.append(found[0] / max(found[1], 1e-4))
+                heights.append(np.sqrt(max(found[0] ** 2 - (NOISE_LEFT * found[1]) ** 2, 0.0)))
                 noises.append(found[1])
-    if not ratios or np.median(noises) > NOISIEST_M:
+    if not heights or np.median(noises) > NOISIEST_M:
         return None
-    return float(np.median(ratios))
+    return float(np.median(heights))
 
 
 def _view_roughness(
