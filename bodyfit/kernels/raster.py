@@ -7,8 +7,6 @@ without area are left out.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -38,45 +36,55 @@ def draw_faces(points_cam, faces, fx, fy, cx, cy, depth, face):
         else:
             uvw[i, 2] = np.float32(-1.0)  # behind the camera, too near, or NaN: every comparison with NaN is false
     # depth holds 1/z while drawing: it is linear in the image, and the nearest has the largest
-    for r in range(height):
-        for c in range(width):
-            depth[r, c] = np.float32(0.0)
-            face[r, c] = -1
+    depth[:] = np.float32(0.0)
+    face[:] = -1
+    top, bottom = height, -1
     for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        # unsigned: no number counts from the end, which would have to be looked into at every access
+        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         wa, wb, wc = uvw[a, 2], uvw[b, 2], uvw[c, 2]
         if wa <= 0 or wb <= 0 or wc <= 0:
             continue
         ua, va, ub, vb, uc, vc = uvw[a, 0], uvw[a, 1], uvw[b, 0], uvw[b, 1], uvw[c, 0], uvw[c, 1]
-        u_low, u_high = min(ua, ub, uc), max(ua, ub, uc)
-        v_low, v_high = min(va, vb, vc), max(va, vb, vc)
-        c0, c1 = max(0, int(math.ceil(u_low))), min(width - 1, int(math.floor(u_high)))
-        r0, r1 = max(0, int(math.ceil(v_low))), min(height - 1, int(math.floor(v_high)))
-        if c0 > c1 or r0 > r1:
-            continue
         area = (ub - ua) * (vc - va) - (vb - va) * (uc - ua)
         if not area < np.float32(-1e-9):
             continue
+        u_low, u_high = min(ua, ub, uc), max(ua, ub, uc)
+        v_low, v_high = min(va, vb, vc), max(va, vb, vc)
+        if u_high < 0 or v_high < 0:
+            continue
+        u_low, v_low = max(u_low, np.float32(0.0)), max(v_low, np.float32(0.0))
+        c0, r0 = np.int32(u_low), np.int32(v_low)
+        c0, r0 = c0 + (np.float32(c0) < u_low), r0 + (np.float32(r0) < v_low)
+        c1, r1 = min(width - 1, np.int32(u_high)), min(height - 1, np.int32(v_high))
+        if c0 > c1 or r0 > r1:
+            continue
+        top, bottom = min(top, r0), max(bottom, r1)
         inv = one / area
         # barycentrics of b and c are linear in the pixel: start and slopes
         db_du, db_dv = (vc - va) * inv, -(uc - ua) * inv
         dc_du, dc_dv = -(vb - va) * inv, (ub - ua) * inv
         dwb, dwc = wb - wa, wc - wa
-        for r in range(r0, r1 + 1):
+        for r in range(np.uintp(r0), np.uintp(r1 + 1)):
             dv = np.float32(r) - va
-            for col in range(c0, c1 + 1):
+            inside = False
+            lb_row, lc_row = dv * db_dv, dv * dc_dv
+            for col in range(np.uintp(c0), np.uintp(c1 + 1)):
                 du = np.float32(col) - ua
-                lb = du * db_du + dv * db_dv
-                lc = du * dc_du + dv * dc_dv
+                lb = du * db_du + lb_row
+                lc = du * dc_du + lc_row
                 if lb >= 0 and lc >= 0 and lb + lc <= one:
+                    inside = True
                     w = wa + lb * dwb + lc * dwc
                     if w > depth[r, col]:
                         depth[r, col] = w
                         face[r, col] = f
-    for r in range(height):
+                elif inside:
+                    break  # a triangle is convex: the row has left it
+    for r in range(top, bottom + 1):
         for col in range(width):
-            if face[r, col] >= 0:
-                depth[r, col] = one / depth[r, col]
+            w = depth[r, col]
+            depth[r, col] = one / w if w > 0 else w
 
 
 @njit(nogil=True, cache=True, inline="always")
