@@ -79,7 +79,7 @@ class Instant:
 
 
 def run(*, quick: bool = False, progress: Progress | None = None, plan: Plan | None = None) -> dict[str, Any]:
-    """Measures everything; returns {"figures": {name: {median, cpu_median, unit, n, …}}, "machine": {…}}.
+    """Measures everything; returns {"figures": {name: {median, cpu_median, unit, n, …}}, "order": […], "machine": {…}}.
 
     Each figure is a median over n repetitions: `median` wall time, `cpu_median` the CPU time of all threads; `limit`
     and `goal` say what the project asks for.
@@ -102,7 +102,7 @@ def run(*, quick: bool = False, progress: Progress | None = None, plan: Plan | N
         figures.update(command_figures(chosen, recording))
     loads.append(_load_average())
     say("done", 1.0)
-    return {"figures": figures, "machine": machine(instant, loads)}
+    return {"figures": figures, "order": list(figures), "machine": machine(instant, loads)}
 
 
 def start_figures(plan: Plan) -> Figures:
