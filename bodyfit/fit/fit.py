@@ -62,7 +62,11 @@ def fit(
         source = open_recording(Path(recording))
     instants, skipped = look(source, frames, sensors, person, say)
     return fit_instants(
-        FitSetup(body, sex, clothing, config or FitConfig()), instants, skipped=skipped, progress=say, cancelled=cancelled
+        FitSetup(body, sex, clothing, config or FitConfig()),
+        instants,
+        skipped=skipped,
+        progress=say,
+        cancelled=cancelled,
     )
 
 

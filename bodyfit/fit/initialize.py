@@ -46,7 +46,7 @@ class Shape:
     def gaussian(self, num_betas: int) -> ShapeGaussian:
         """The prior of the first betas, as offsets from the mean."""
         n = min(num_betas, len(self.mean))
-        return ShapeGaussian(np.zeros(n), np.linalg.inv(self.cov[:n, :n]))
+        return ShapeGaussian(np.zeros(n), np.asarray(np.linalg.inv(self.cov[:n, :n]), np.float64))
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,7 @@ def place_pelvis(
 class Starter:
     """Cold starts of one person: the meshes and the prior are made once."""
 
-    def __init__(
-        self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig
-    ) -> None:
+    def __init__(self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig) -> None:
         self.model, self.shape, self.prior, self.clothing, self.config = model, shape, prior, clothing, config
         self.names = model.joint_names
         self._meshes = {}
@@ -233,9 +231,7 @@ class Starter:
         if settled.cost[best] >= SURELY_BETTER * settled.cost[0]:
             return state, cost
         last = self.config.settle[-1]
-        again = solve(
-            self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4
-        )
+        again = solve(self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4)
         return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
 
     def _elsewhere(self, state: State, a: int, b: int) -> bool:
@@ -247,9 +243,7 @@ class Starter:
 
         joints = self.model.joints_at_rest(self.shape.mean)
         G, posed = np.empty((len(joints), 3, 3)), np.empty((len(joints), 3))
-        joint_motions(
-            state.rotations[i], joints, self.model.parents, np.eye(3), np.zeros(3), state.transl[i], G, posed
-        )
+        joint_motions(state.rotations[i], joints, self.model.parents, np.eye(3), np.zeros(3), state.transl[i], G, posed)
         return posed
 
     def _search_arms(

@@ -96,7 +96,7 @@ def solve_joint(
     starter = Starter(setup.model, told, prior, clothing, setup.config)
     starts: list[Start] = []
     warm: list[bool] = []
-    for n, instant in enumerate(instants):
+    for n in range(len(instants)):
         start, is_warm = _start_of(starter, instants, starts, n)
         starts.append(start)
         warm.append(is_warm)
@@ -116,9 +116,7 @@ def solve_joint(
     return refine(setup, clothing, instants, state, shape, prior, rivals, [s.cost for s in starts], progress, cancelled)
 
 
-def _start_of(
-    starter: Starter, instants: Sequence[Instant], starts: Sequence[Start], n: int
-) -> tuple[Start, bool]:
+def _start_of(starter: Starter, instants: Sequence[Instant], starts: Sequence[Start], n: int) -> tuple[Start, bool]:
     instant = instants[n]
     if n > 0 and instant.timestamp_s - instants[n - 1].timestamp_s <= WARM_GAP_S:
         warm = starter.follow(instant.observations, starts[-1])
@@ -199,7 +197,9 @@ def refine(
     pose_cov[chosen] = pose_cov_part
     rest = [i for i in range(T) if i not in set(chosen.tolist())]
     if rest:
-        followed = _poses_only(setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior)
+        followed = _poses_only(
+            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior
+        )
         rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
         pose_cov[rest] = np.linalg.inv(followed.equations.A)
     return JointFit(
@@ -296,7 +296,7 @@ def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.flo
     eq = solution.equations
     A_inv = np.linalg.inv(eq.A + 1e-9 * np.eye(eq.A.shape[1]))
     C = eq.C[0] - np.einsum("nqs,nqr,nrt->st", eq.B, A_inv, eq.B)
-    return np.linalg.inv(0.5 * (C + C.T)), A_inv
+    return np.asarray(np.linalg.inv(0.5 * (C + C.T)), np.float64), np.asarray(A_inv, np.float64)
 
 
 def garments_of(fit: JointFit, num_betas: int) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 Angles are radians about SMPL's axes at the zero pose (x to the person's left, y up, z to the front); the table gives
 the left side, the right is its mirror image (x, -y, -z). Ranges follow the usual clinical ranges of motion (American
-Academy of Orthopaedic Surgeons, "Joint Motion", 1965), widened by a tenth since a joint here is a rough copy of a real one.
+Academy of Orthopaedic Surgeons, "Joint Motion", 1965), widened since a joint here is a rough copy of a real one.
 """
 
 from __future__ import annotations

@@ -122,7 +122,9 @@ class Problem:
         s[E.ROBUST_FLOOR] = self.config.robust_floor_m
         return s
 
-    def linearize(self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True) -> Linearization:
+    def linearize(
+        self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
+    ) -> Linearization:
         """Cost and normal equations at a state; instants whose group is not active are left at zero."""
         mesh = self.mesh
         n_instants, n_joints = state.rotations.shape[:2]

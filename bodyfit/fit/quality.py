@@ -64,8 +64,10 @@ def agreement(model: BodyModel, vertices_world: NDArray[np.float64], observation
     seen = np.zeros(model.num_vertices, bool)
     at = np.flatnonzero(inside)
     u, v = uv[at, 0], uv[at, 1]
-    seen[at] = (np.abs(raster.depth[v, u] - z[at]) < OWN_SURFACE_M) & person[v, u] & (
-        np.abs(depth[v, u] - raster.depth[v, u]) < AGREES_M
+    seen[at] = (
+        (np.abs(raster.depth[v, u] - z[at]) < OWN_SURFACE_M)
+        & person[v, u]
+        & (np.abs(depth[v, u] - raster.depth[v, u]) < AGREES_M)
     )
     return Agreement(
         residuals,

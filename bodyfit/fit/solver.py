@@ -66,12 +66,10 @@ def step_of(
     np.subtract.at(right, group, reduced[:, :, S])
     shape_step = -np.linalg.solve(C, right[:, :, None])[:, :, 0]
     pose_step = -X[:, :, S] - np.einsum("nqs,ns->nq", X[:, :, :S], shape_step[group])
-    return pose_step, shape_step
+    return np.asarray(pose_step, np.float64), np.asarray(shape_step, np.float64)
 
 
-def moved(
-    state: State, pose_step: NDArray[np.float64], shape_step: NDArray[np.float64], max_turn: float
-) -> State:
+def moved(state: State, pose_step: NDArray[np.float64], shape_step: NDArray[np.float64], max_turn: float) -> State:
     """The state after a step. A joint turns by at most `max_turn`: a limb that nothing sees is held by the prior alone
     and would otherwise leap to where it then sticks out; the joints that are seen keep their full step."""
     n, n_joints = state.rotations.shape[:2]
@@ -114,9 +112,7 @@ def solve(
             break
         live = active[now.group]
         pose_step, shape_step = np.zeros(eq.pose_gradient.shape), np.zeros(now.shape.shape)
-        pose_step[live], shape_step[active] = _step_of_active(
-            eq, now, damping, shape_damping, active, live
-        )
+        pose_step[live], shape_step[active] = _step_of_active(eq, now, damping, shape_damping, active, live)
         candidate = moved(now, pose_step, shape_step, problem.stage.max_turn_rad)
         trial = problem.linearize(candidate, active)
         # pixels change the part they are compared with: a step that costs a little more is often the way to one
@@ -125,7 +121,9 @@ def solve(
         bad = active & ~good
         # a limb that leaps out in one instant must not hold up the others: only the instants that got worse are damped
         worse = trial.instant_cost > eq.instant_cost
-        blamed = live & np.where(good[now.group], trial.instant_cost > 1.5 * eq.instant_cost, worse | bad_alone(bad, worse, now.group))
+        blamed = live & np.where(
+            good[now.group], trial.instant_cost > 1.5 * eq.instant_cost, worse | bad_alone(bad, worse, now.group)
+        )
         now, eq = _accept(now, candidate, eq, trial, good, problem)
         better = good & (trial.cost < best_cost)
         gain = np.where(better, (best_cost - trial.cost) / np.maximum(best_cost, 1e-12), 0.0)
@@ -137,7 +135,9 @@ def solve(
         calm = live & good[now.group] & ~blamed
         damping = np.where(blamed, damping * growth, np.where(calm, np.maximum(damping * 0.3, 1e-7), damping))
         growth = np.where(blamed, growth * 2.0, np.where(calm, 4.0, growth))
-        shape_damping = np.where(good, np.maximum(shape_damping * 0.3, 1e-7), np.where(bad, shape_damping * 4, shape_damping))
+        shape_damping = np.where(
+            good, np.maximum(shape_damping * 0.3, 1e-7), np.where(bad, shape_damping * 4, shape_damping)
+        )
         for g in np.flatnonzero(active):
             if idle[g] >= PATIENCE or shape_damping[g] > WORST_DAMPING:
                 active[g], reasons[g] = False, StopReason.CONVERGED if steps[g] else StopReason.STUCK
@@ -188,5 +188,6 @@ def _accept(
     return state, Linearization(
         np.where(e2, trial.A, eq.A), np.where(e2, trial.B, eq.B), np.where(g1[:, :, None], trial.C, eq.C),
         np.where(e1, trial.pose_gradient, eq.pose_gradient), np.where(g1, trial.shape_gradient, eq.shape_gradient),
-        np.where(good, trial.cost, eq.cost), np.where(each, trial.instant_cost, eq.instant_cost), np.where(item[:, None], trial.stats, eq.stats),
+        np.where(good, trial.cost, eq.cost), np.where(each, trial.instant_cost, eq.instant_cost),
+        np.where(item[:, None], trial.stats, eq.stats),
     )  # fmt: skip

@@ -115,9 +115,7 @@ def fold_height(
     return float(np.median(heights))
 
 
-def _view_roughness(
-    model: BodyModel, vertices: NDArray[np.float64], o: Observation
-) -> tuple[float, float] | None:
+def _view_roughness(model: BodyModel, vertices: NDArray[np.float64], o: Observation) -> tuple[float, float] | None:
     """Median height of the residual between FOLD_M and a quarter of it, and of what is finer, metres."""
     import cv2
 

@@ -143,7 +143,10 @@ def surface_stats(
 
 @njit(cache=True)
 def room_maps(
-    depth: NDArray[np.float32], rays: NDArray[np.float64], offsets: NDArray[np.float64], noise: NDArray[np.float64],
+    depth: NDArray[np.float32],
+    rays: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    noise: NDArray[np.float64],
     walls: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
     """Height (H, W) and plan position (H, W, 2) in metres, and kind (H, W): 0 no reading, 1 free, 2 floor, 3 wall.
@@ -293,8 +296,15 @@ def grow_into(
 
 @njit(cache=True)
 def window_normals(
-    depth: NDArray[np.float32], mask: NDArray[np.bool_], fx: float, fy: float, cx: float, cy: float, half_m: float,
-    jump_m: float, jump_share: float,
+    depth: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    half_m: float,
+    jump_m: float,
+    jump_share: float,
 ) -> NDArray[np.float32]:
     """Unit normals (H, W, 3) that face the camera, 0 where `mask` is false or the window holds no plane.
 

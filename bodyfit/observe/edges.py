@@ -15,9 +15,7 @@ ALIKE = 0.02
 """Neighbours within this share of the depth keep a pixel company; one alone is a speck."""
 
 
-def drop_flying_pixels(
-    depth: NDArray[np.float32], camera: Camera
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def drop_flying_pixels(depth: NDArray[np.float32], camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Depth without flying pixels and specks.
 
     Args:

@@ -53,9 +53,7 @@ def sparse_points(
     return points, points[:, 2] ** 2 * stride * stride / (camera.fx * camera.fy)
 
 
-def find_ground(
-    depth: NDArray[np.float32], camera: Camera, gravity_cam: NDArray[np.float64] | None
-) -> Ground:
+def find_ground(depth: NDArray[np.float32], camera: Camera, gravity_cam: NDArray[np.float64] | None) -> Ground:
     """The floor plane: the lowest dominant level surface.
 
     With gravity, a histogram of heights and a least-squares plane through its lowest strong level; without, the planes

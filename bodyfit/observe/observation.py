@@ -205,9 +205,7 @@ def _check_scale(frame: Frame, gravity_cam: NDArray[np.float64] | None) -> None:
             continue
         depth, _ = drop_flying_pixels(scaled, frame.depth_camera)
         ground = find_ground(depth, frame.depth_camera, gravity_cam)
-        people = [
-            c for c in find_candidates(build_scene(depth, frame.depth_camera, ground)) if c.human is None
-        ]
+        people = [c for c in find_candidates(build_scene(depth, frame.depth_camera, ground)) if c.human is None]
         if people and ground.plane is not None:
             away = float(np.median(depth[people[0].rows, people[0].cols])) / factor
             tall = people[0].top_m / factor
@@ -218,8 +216,12 @@ def _check_scale(frame: Frame, gravity_cam: NDArray[np.float64] | None) -> None:
 
 
 def _to_world(
-    ground: Ground, gravity_world: NDArray[np.float64] | None, scene: Scene, own: NDArray[np.bool_],
-    R: NDArray[np.float64], t: NDArray[np.float64],
+    ground: Ground,
+    gravity_world: NDArray[np.float64] | None,
+    scene: Scene,
+    own: NDArray[np.bool_],
+    R: NDArray[np.float64],
+    t: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64] | None, float | None, NDArray[np.float64] | None]:
     up_world: NDArray[np.float64] | None = None
     if gravity_world is not None:

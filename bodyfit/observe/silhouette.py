@@ -79,9 +79,7 @@ def floor_at_feet(scene: Scene, person: NDArray[np.bool_]) -> NearGround:
     return NearGround(shifted, height, float(np.clip(2.5 * spread, 0.012, 0.03)))
 
 
-def gather(
-    scene: Scene, main: NDArray[np.bool_], near: NearGround
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def gather(scene: Scene, main: NDArray[np.bool_], near: NearGround) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The whole person: the main surface, pieces that something in front cuts off from it, and the feet to the sole.
 
     Returns:

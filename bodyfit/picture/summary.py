@@ -254,11 +254,7 @@ def _table(sheet: Image, rows: list[tuple[str, Measurement]]) -> list[Text]:
         line = round(at + step / 2)
         sheet[line : line + 1, x:right] = LINE
     if not all(m.seen for _, m in rows):
-        texts.append(
-            Text(
-                x, y + len(rows) * step + 8, "grey: not seen whole; partly from what is usual", 13, SOFT
-            )
-        )
+        texts.append(Text(x, y + len(rows) * step + 8, "grey: not seen whole; partly from what is usual", 13, SOFT))
     return texts
 
 
