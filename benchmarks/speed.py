@@ -19,12 +19,17 @@ HERE = Path(__file__).parent
 HEADING = "## Speed"
 
 
+def number(value: float) -> str:
+    """Three figures, and never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def row(name: str, figure: Mapping[str, Any]) -> str:
     """One line of the table; a part of the figure above it is indented."""
     part = name.startswith(" ")
     cells = [("↳ " if part else "") + name.strip()]
     for key in ("median", "cpu_median", "limit", "goal"):
-        cells.append(f"{figure[key]:.3g} {figure['unit']}" if key in figure else "")
+        cells.append(f"{number(figure[key])} {figure['unit']}" if key in figure else "")
     met = figure["median"] <= figure["limit"] if "limit" in figure else None
     cells.append({None: "", True: "met", False: "**missed**"}[met])
     return f"| {' | '.join(cells)} | {figure['n']} |"
