@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +126,8 @@ class Errors:
     error: NDArray[np.float64]
     sd: NDArray[np.float64]
 
-    def coverage(self, model_error: float) -> float:
-        """Share of the truth within the 90 % interval."""
+    def coverage(self, model_error: float | NDArray[np.float64]) -> float:
+        """Share of the truth within the 90 % interval; one model error for all fits or one for each (N,)."""
         return float((np.abs(self.error) <= Z90 * np.hypot(self.sd, model_error)).mean())
 
     def needed_model_error(self) -> float:
@@ -140,61 +140,76 @@ class Errors:
         return float(np.quantile(np.abs(self.error) / self.sd, 0.9) / Z90)
 
 
-def errors_of(records: list[Record]) -> dict[str, Errors]:
-    """Errors by measure over the fits that are claimed: believed, and the body parts were seen."""
-    rows: dict[str, list[tuple[float, float]]] = {}
+def errors_of(records: Sequence[Record], name: str) -> tuple[Errors, list[str]]:
+    """A measure's errors over the fits that claim it (believed, its body parts seen) and what those took to be worn."""
+    rows, worn = [], []
     for r in records:
-        for name, (truth, value, sd, seen) in r["measurements"].items():
-            if r["believed"] and seen and np.isfinite([truth, value, sd]).all():
-                rows.setdefault(name, []).append((value - truth, sd))
-    return {name: Errors(*np.array(pairs).T) for name, pairs in rows.items()}
+        truth, value, sd, seen = r["measurements"].get(name, (np.nan, np.nan, np.nan, False))
+        if r["believed"] and seen and np.isfinite([truth, value, sd]).all():
+            rows.append((value - truth, sd))
+            worn.append("tight" if r["worn"] == "tight" else "clothed")
+    columns = np.array(rows, np.float64).reshape(-1, 2).T
+    return Errors(columns[0], columns[1]), worn
 
 
-def calibrated(records: list[Record]) -> dict[str, float]:
-    """A model error for every measure, rounded to a tenth of a millimetre (volume to 0.01 l, mass to 0.01 kg)."""
+def calibrated(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """A model error for every measure, tight and clothed, to a tenth of a millimetre (0.01 l of volume, 0.01 kg)."""
     from bodyfit.body.measure_definitions import DEFINITIONS
 
     digits = {"m": 4, "m3": 5, "kg": 2}
-    return {
-        name: round(errors.needed_model_error(), digits[DEFINITIONS[name].unit])
-        for name, errors in errors_of(records).items()
-    }
+    out: dict[str, dict[str, float]] = {"tight": {}, "clothed": {}}
+    for name, definition in DEFINITIONS.items():
+        for kind, table in out.items():
+            mine = [r for r in records if r["believed"] and (r["worn"] == "tight") == (kind == "tight")]
+            errors, _ = errors_of(mine, name)
+            steps = 10.0 ** digits[definition.unit]
+            if len(errors.error):  # rounded up: none at all is not claimed
+                table[name] = round(max(np.ceil(errors.needed_model_error() * steps), 1) / steps, 5)
+    return out
 
 
-def report(records: list[Record], model_error: Mapping[str, float]) -> str:
-    """The study's findings as markdown."""
+def report(records: list[Record], model_error: Mapping[str, Mapping[str, float]]) -> str:
+    """The study's findings as markdown; model_error: "tight" and "clothed" to a number for every measure."""
     from bodyfit.body.measure_definitions import DEFINITIONS
 
     claimed = [r for r in records if r["believed"]]
-    sets = {kind: errors_of(some) for kind, some in grouped(claimed, lambda r: r["clothing"])}
+    sets = dict(grouped(claimed, lambda r: r["clothing"]))
     cpu = [r["cpu_s"] for r in records if "cpu_s" in r]
     wrong_clothes = sum(r["worn"] != r["clothing"] for r in claimed)
     rows, outside = [], []
-    for name, e in errors_of(claimed).items():
-        unit, scale = {"m": ("mm", 1e3), "m3": ("l", 1e3), "kg": ("kg", 1.0)}[DEFINITIONS[name].unit]
-        extra = model_error.get(name, 0.0)
-        held = e.coverage(extra)
-        if not LEAST <= held <= MOST:
+
+    def held(some: Sequence[Record], name: str) -> tuple[Errors, NDArray[np.float64], float]:
+        e, worn = errors_of(some, name)
+        extra = np.array([model_error[w].get(name, 0.0) for w in worn])
+        return e, extra, e.coverage(extra) if len(extra) else float("nan")
+
+    def percent(part: float) -> str:
+        return "–" if np.isnan(part) else f"{100 * part:.0f}"
+
+    for name, definition in DEFINITIONS.items():
+        unit, scale = {"m": ("mm", 1e3), "m3": ("l", 1e3), "kg": ("kg", 1.0)}[definition.unit]
+        e, extra, inside = held(claimed, name)
+        if not len(e.error):
+            continue
+        if not LEAST <= inside <= MOST:
             outside.append(name)
         rows.append((
             f"{name}, {unit}", f"{e.error.mean() * scale:+.1f}", f"{e.error.std() * scale:.1f}",
             f"{np.median(np.abs(e.error)) * scale:.1f}", f"{np.hypot(e.sd, extra).mean() * scale:.1f}",
-            f"{e.sd.mean() * scale:.1f}", f"{100 * held:.0f}" + ("" if LEAST <= held <= MOST else " ✗"),
-            *(f"{100 * some[name].coverage(extra):.0f}" if name in some else "–" for some in sets.values()),
+            f"{e.sd.mean() * scale:.1f}", f"{100 * inside:.0f}" + ("" if LEAST <= inside <= MOST else " ✗"),
+            *(percent(held(some, name)[2]) for some in sets.values()),
             f"{100 * e.coverage(0.0):.0f}", f"{e.needed_factor():.2f}",
         ))  # fmt: skip
     head = (
         "measure", "bias", "sd of error", "median abs. error", "stated sd", "of it the fit's", "in 90 % interval, %",
-        *(f"{kind} ({sum(r['clothing'] == kind for r in claimed)})" for kind in sets), "without model error, %",
-        "factor needed then",
+        *(f"{kind} ({len(some)})" for kind, some in sets.items()), "without model error, %", "factor needed then",
     )  # fmt: skip
-    inside = len(rows) - len(outside)
     lines = [
         f"{len(records)} fits of 4 frames each, seeds {records[0]['seed']} to {records[-1]['seed']};"
         f" {len(claimed)} believed, {sum(r['refused'] is not None for r in records)} refused.",
         "",
         f"- Measures whose 90 % intervals hold the truth in {100 * LEAST:.0f} to {100 * MOST:.0f} % of the fits:"
-        f" **{inside} of {len(rows)}**" + (f"; outside: {', '.join(outside)}." if outside else "."),
+        f" **{len(rows) - len(outside)} of {len(rows)}**" + (f"; outside: {', '.join(outside)}." if outside else "."),
         f"- Clothes judged otherwise than they were: {wrong_clothes} of {len(claimed)}.",
         f"- Time of a fit, one thread: {np.median(cpu):.1f} s CPU (median)." if cpu else "",
         "",
@@ -212,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("calibration"))
     asked: Any = parser.parse_args(arguments)
-    from bodyfit.body.measure_definitions import MODEL_ERROR_M
+    from bodyfit.body.measure_definitions import model_errors
 
     def told(r: Record, done: int) -> None:
         off = r["refused"] or f"posed {1000 * np.mean(r['posed_error_m']):.1f} mm"
@@ -222,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     if first is None:
         first = FIRST_TRAINING_SEED if asked.calibrate else FIRST_CHECKING_SEED
     records = run_cases(work, range(first, first + asked.fits), asked.out / "cases.jsonl", asked.jobs, told)
-    table: Mapping[str, float] = MODEL_ERROR_M
+    table: Mapping[str, Mapping[str, float]] = {"tight": model_errors("tight"), "clothed": model_errors("casual")}
     if asked.calibrate:
         table = calibrated(records)
         write_text(asked.out / "model_error.json", json.dumps(table, indent=1) + "\n")

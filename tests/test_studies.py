@@ -80,7 +80,9 @@ def test_two_four_frame_fits(tmp_path: Path) -> None:
         truth, value, sd, _ = r["measurements"]["stature"]
         assert 1.4 < truth < 2.1 and abs(value - truth) < 0.1 and 0 < sd < 0.05
     table = json.loads((out / "model_error.json").read_text())
-    assert set(table) <= set(DEFINITIONS) and all(v >= 0 for v in table.values())
+    assert set(table) == {"tight", "clothed"} and any(table.values())
+    for errors in table.values():
+        assert set(errors) <= set(DEFINITIONS) and all(v > 0 for v in errors.values())
 
 
 def test_records_of_other_settings_are_not_mixed_in(study: ModuleType, coldstart: ModuleType, tmp_path: Path) -> None:
@@ -178,12 +180,19 @@ def test_model_error_makes_intervals_hold(calibration: ModuleType) -> None:
 
 
 def test_only_what_is_claimed_is_counted(calibration: ModuleType) -> None:
-    def record(seed: int, believed: bool, seen: bool) -> dict:
+    def record(seed: int, error: float, worn: str = "tight", believed: bool = True, seen: bool = True) -> dict:
         return {
-            **vars(calibration.case_of(seed)), "refused": None, "believed": believed, "worn": "tight", "cpu_s": 1.0,
-            "measurements": {"stature": [1.7, 1.71, 0.01, seen]},
+            **vars(calibration.case_of(seed)), "refused": None, "believed": believed, "worn": worn, "cpu_s": 1.0,
+            "measurements": {"stature": [1.7, 1.7 + error, 0.001, seen]},
         }  # fmt: skip
 
-    records = [record(0, True, True), record(1, False, True), record(2, True, False)]
-    assert len(calibration.errors_of(records)["stature"].error) == 1
-    assert "stature" in calibration.report(records, {"stature": 0.001})
+    unclaimed = [record(1, 0.5, believed=False), record(2, 0.5, seen=False)]
+    records = [record(0, 0.01), *unclaimed, *(record(s, 0.03, "casual") for s in range(3, 6))]
+    errors, worn = calibration.errors_of(records, "stature")
+    assert errors.error == pytest.approx([0.01, 0.03, 0.03, 0.03]) and worn == ["tight"] + ["clothed"] * 3
+    table = calibration.calibrated(records)
+    assert table["tight"]["stature"] == pytest.approx(0.006, abs=1e-6)
+    assert table["clothed"]["stature"] == pytest.approx(0.0183, abs=1e-6)
+    # with nothing added no interval holds; with the calibrated errors all do, which is too many
+    assert "**0 of 1**; outside: stature" in calibration.report(records, {"tight": {}, "clothed": {}})
+    assert "| 100 ✗ |" in calibration.report(records, table)

@@ -185,3 +185,11 @@ DEFINITIONS = MappingProxyType({d.name: d for d in _TABLE})
 
 MODEL_ERROR_M = MappingProxyType({d.name: d.model_error for d in _TABLE})
 """Standard deviation that no covariance knows, by name: metres, but cubic metres of volume and kilograms of mass."""
+
+CLOTHED_ERROR_M = MODEL_ERROR_M
+"""The same where clothes that are not tight lie between the body and the sensor."""
+
+
+def model_errors(clothing: str) -> Mapping[str, float]:
+    """Standard deviation that no covariance knows, by measurement, for what is worn: tight or looser."""
+    return MODEL_ERROR_M if clothing == "tight" else CLOTHED_ERROR_M
