@@ -79,6 +79,10 @@ class FitConfig:
     """how far a sole may sink into the floor: no further than the floor's own error"""
     robust_floor_m: float = 0.030
     """a sole higher than this is a lifted foot"""
+    sigma_keypoint_px: float = 6.0
+    """standard deviation of a keypoint, detector and skeleton together, of full confidence"""
+    robust_keypoint_px: float = 30.0
+    """Geman-McClure scale of a keypoint's distance; wider in a stage whose outline scale covers more pixels"""
     prior_widening: float = 1.3
     """factor on the shape prior's standard deviations: people vary more than the sample behind the prior"""
     threads: int = 2

@@ -37,6 +37,7 @@ class Mesh:
     floor_vertices: NDArray[np.int32]
     vertex_ids: NDArray[np.int32]
     num_betas: int
+    joint_names: tuple[str, ...]
 
     @property
     def num_shape(self) -> int:
@@ -133,4 +134,5 @@ def mesh_for(
         floor_vertices=sole_vertices(template),
         vertex_ids=np.asarray(ids),
         num_betas=num_betas,
+        joint_names=model.joint_names,
     )

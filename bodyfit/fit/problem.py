@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, pose_prior_terms
 from bodyfit.fit.view import View
@@ -141,6 +142,7 @@ class Problem:
         while len(self._scratch) < threads:
             self._scratch.append(Scratch(mesh))
         found: list[Any] = [None] * len(self.items)
+        keypoint_cost = np.zeros(len(self.items))
 
         def work(lane: int) -> None:
             scratch = self._scratch[lane]
@@ -148,6 +150,7 @@ class Problem:
                 n, v = self.items[i]
                 H, g = np.empty((Q + S, Q + S) if want_rows else (1, 1)), np.empty(Q + S)
                 self.view_equations(state, n, self.views[v], scratch, H, g, out.stats[i], want_rows=want_rows)
+                keypoint_cost[i] = self._add_keypoints(state, n, self.views[v], H, g, want_rows=want_rows)
                 found[i] = (H, g)
 
         if threads == 1:
@@ -159,7 +162,7 @@ class Problem:
             n = self.items[i][0]
             k = state.group[n]
             H, g = found[i]
-            out.instant_cost[n] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum()
+            out.instant_cost[n] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum() + keypoint_cost[i]
             if want_rows:
                 out.A[n] += H[:Q, :Q]
                 out.B[n] += H[:Q, Q:]
@@ -191,6 +194,23 @@ class Problem:
             mesh.floor_vertices, view.floor_plane if self.use_floor else np.zeros(4), self.settings(view), want_rows,
             scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
         )  # fmt: skip
+
+    def _add_keypoints(
+        self, state: State, n: int, view: View, H: NDArray[np.float64], g: NDArray[np.float64], *, want_rows: bool
+    ) -> float:
+        """Adds what a view's keypoints say to H and g; their cost."""
+        targets = view.keypoints
+        if targets is None:
+            return 0.0
+        cost, gradient, products = keypoint_terms(
+            targets, self.mesh, state.rotations[n], state.transl[n], state.shape[state.group[n]],
+            self.config.sigma_keypoint_px,
+            max(self.config.robust_keypoint_px, self.stage.robust_outline_m * targets.px_per_m),
+        )  # fmt: skip
+        if want_rows:
+            H += products
+            g += gradient
+        return cost
 
     def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
         n_joints = state.rotations.shape[1]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.keypoints import JointTargets, joint_targets
+
 if TYPE_CHECKING:
     from bodyfit.observe.observation import Observation
 
@@ -31,6 +33,7 @@ class View:
     """standard deviation of the sensor's noise on the person, from the depth itself"""
     stride: int
     origin: tuple[int, int]
+    keypoints: JointTargets | None = None
 
 
 def depth_noise(depth: NDArray[np.float32], person: NDArray[np.bool_], reach: int = 4) -> float:
@@ -83,4 +86,5 @@ def make_view(observation: Observation, pixels: int) -> View:
         noise_m=depth_noise(observation.depth[r0:r1, c0:c1], person[r0:r1, c0:c1]),
         stride=stride,
         origin=(int(r0), int(c0)),
+        keypoints=joint_targets(observation, distance),
     )
