@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bodyfit.observe.observation import Observation
     from bodyfit.synthetic.take import Take
 
+FIRST_SEED = 1300
+"""the seeds below were looked at while the search was built: they say nothing about its success"""
 CONVERGED_M = 0.020
 """a fit has converged when the truth's visible vertices are this near on average"""
 WRONG_LIMB_M = 0.10
@@ -323,7 +325,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Share of single-frame fits that find the pose from nothing.")
     parser.add_argument("--fits", type=int, default=312, help="how many (312: 24 of each of 13 poses)")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("cold_start"))
     parser.add_argument("--no-picture", action="store_true", help="leave failures.png out")
