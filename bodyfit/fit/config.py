@@ -89,7 +89,7 @@ class FitConfig:
     """how many views are worked on at once"""
     headings: int = 8
     """how many headings a cold start tries"""
-    survivors: int = 3
+    survivors: int = 4
     """how many different hypotheses are refined to the end"""
     search: Stage = field(
         default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
@@ -98,7 +98,7 @@ class FitConfig:
         default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
     limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15))
-    limb_rounds: int = 2
+    limb_rounds: int = 3
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(
         default_factory=lambda: (

@@ -58,6 +58,18 @@ STANCES: dict[str, tuple[str, str, Legs]] = {
     "walk_left": ("swung_back", "swung_forward", Legs(2, 22, -18, 8, 12)),
     "walk_right": ("swung_forward", "swung_back", Legs(2, -18, 22, 12, 8)),
 }
+RARER_STANCES: dict[str, tuple[str, str, Legs]] = {
+    "left_arm_up": ("up", "down", Legs()),
+    "right_arm_up": ("down", "up", Legs()),
+    "left_at_ear": ("at_ear", "down", Legs()),
+    "right_at_ear": ("down", "at_ear", Legs()),
+    "left_reaching": ("reaching", "down", Legs()),
+    "right_reaching": ("down", "reaching", Legs()),
+    "hands_behind_back": ("behind_back", "behind_back", Legs()),
+    "forearms_forward": ("forearm_forward", "forearm_forward", Legs()),
+    "arms_up": ("up", "up", Legs()),
+}
+"""tried when the usual ones leave too much unexplained"""
 
 
 def _turn(axis: int, degrees: float) -> NDArray[np.float64]:
@@ -90,7 +102,7 @@ def with_arm(pose: NDArray[np.float64], names: tuple[str, ...], side: str, arm: 
 
 def stance_pose(names: tuple[str, ...], stance: str) -> NDArray[np.float64]:
     """(J, 3) axis-angle of a named stance; the root stays at zero."""
-    left, right, legs = STANCES[stance]
+    left, right, legs = {**STANCES, **RARER_STANCES}[stance]
     pose = np.zeros((len(names), 3))
     pose = with_arm(pose, names, "left", ARMS[left])
     pose = with_arm(pose, names, "right", ARMS[right])
@@ -107,7 +119,7 @@ def stance_pose(names: tuple[str, ...], stance: str) -> NDArray[np.float64]:
 
 
 WRISTS = ((0.0, 0.0, 0.8), (0.0, 0.0, -0.8), (0.0, 0.6, 0.0), (0.0, -0.6, 0.0), (1.4, 0.0, 0.0), (-1.4, 0.0, 0.0))
-"""radians: the left hand bent down and up, to either side, and the forearm turned about itself (shared with the elbow)"""
+"""radians: the left hand bent down and up, to either side, and the forearm turned about itself"""
 HEAD_TURNS = (-0.9, -0.45, 0.0, 0.45, 0.9)
 """radians about the vertical, shared by neck and head"""
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
-from bodyfit.fit.hypotheses import ARMS, STANCES, limb_variants, stance_pose, with_arm
+from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, stance_pose, with_arm
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
@@ -30,8 +30,17 @@ SAME_HEADING_RAD = 0.5
 ARM_CHOICES = 3
 LIMB_CHOICES = 2
 """of each limb's other configurations this many are followed"""
+WORTH_TRYING = 1.6
+"""a second hypothesis whose cost is within this of the best one's has its limbs tried too"""
 SURELY_BETTER = 0.98
 """a limb is put elsewhere when that lowers the cost to this share"""
+BESIDE_THE_NECK_M = 0.12
+RAISED_ARM_M = 0.04
+"""something this much higher than what is above the trunk is no head"""
+USUAL_MISFIT = 0.08
+"""cost per effective pixel of a good start without sensor noise"""
+NOISE_SHARE = 0.2
+"""and per effective pixel and unit of noise variance: the robustifier takes more than half"""
 ELSEWHERE_M = 0.10
 """two poses that put every joint within this of each other are one"""
 
@@ -89,14 +98,22 @@ def shape_of_height(model: BodyModel, shape: Shape, stature_m: float, sigma_m: f
 
 
 def seen_stature(observations: Sequence[Observation]) -> float | None:
-    """Height of the person's top above the floor, metres; None where the head is cut off or no floor is known."""
+    """Height of the head's top above the floor, metres; None where it is cut off, no floor is known, or a raised arm
+    may be what is highest."""
     heights = []
     for o in observations:
         if o.floor_plane_world is None or "top" in o.cut_off:
             continue
+        points = person_points_world(o)
         plane = np.asarray(o.floor_plane_world)
-        above = person_points_world(o) @ plane[:3] + plane[3]
-        heights.append(float(np.percentile(above, 99.8)))
+        above = points @ plane[:3] + plane[3]
+        top = float(np.percentile(above, 99.8))
+        across = points @ o.T_world_depth[:3, 0]
+        trunk = (above > 0.5 * top) & (above < 0.8 * top)
+        centre = np.median(across[trunk]) if trunk.any() else np.median(across)
+        over_trunk = above[np.abs(across - centre) < BESIDE_THE_NECK_M]
+        if len(over_trunk) and top - float(np.percentile(over_trunk, 99.5)) < RAISED_ARM_M:
+            heights.append(top)
     return float(np.median(heights)) if heights else None
 
 
@@ -155,12 +172,32 @@ class Starter:
         )  # fmt: skip
 
     def start(self, observations: Sequence[Observation], known_poses: Sequence[NDArray[np.float64]] = ()) -> Start:
-        """The best start for one instant; known_poses (J, 3) of the same person are tried beside the stances."""
+        """The best start for one instant; known_poses (J, 3) of the same person are tried beside the stances.
+
+        A start that leaves more unexplained than the sensor's noise can is searched again: headings in between,
+        rarer stances.
+        """
+        poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
+        first = self._search(observations, poses, 0.0)
+        if first.cost <= self._usual_cost(observations):
+            return first
+        poses += [stance_pose(self.names, s) for s in RARER_STANCES]
+        second = self._search(observations, poses, np.pi / self.config.headings)
+        return min(first, second, key=lambda s: s.cost)
+
+    def _usual_cost(self, observations: Sequence[Observation]) -> float:
+        """What a good start may cost: the body's own misfit and the sensor's noise, over all views."""
+        noise = [make_view(o, self.config.settle[-1].pixels).noise_m for o in observations]
+        pixels = self.config.effective_pixels
+        return sum(USUAL_MISFIT * pixels + NOISE_SHARE * pixels * (n / self.config.sigma_depth_m) ** 2 for n in noise)
+
+    def _search(
+        self, observations: Sequence[Observation], poses: Sequence[NDArray[np.float64]], first_yaw: float
+    ) -> Start:
         up = up_of(observations[0])
         pelvis = place_pelvis(self.model, self.shape.mean, observations, up)
         toward = observations[0].T_world_depth[:3, 3] - pelvis
-        poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
-        yaws = np.arange(self.config.headings) * (2 * np.pi / self.config.headings)
+        yaws = first_yaw + np.arange(self.config.headings) * (2 * np.pi / self.config.headings)
         body = np.stack([p for _ in yaws for p in poses])
         body[:, 0] = 0
         R = matrix_from_axis_angle(body)
@@ -169,11 +206,17 @@ class Starter:
         root = self.model.joints_at_rest(self.shape.mean)[0]
         mesh_betas = min(self.config.search.num_betas, self.model.num_betas)
         state = State(R, np.tile(pelvis - root, (n, 1)), np.zeros((n, mesh_betas)), np.arange(n))
-        # two steps tell most of the wrong headings from the right ones; the better quarter goes on
-        found = solve(self.problem(self.config.search, observations, body), state, iterations=2)
-        first = np.argsort(found.cost, kind="stable")[: max(8, n // 4)]
+        # a third of the steps tell the better half of the hypotheses from the rest
+        search = self.problem(self.config.search, observations, body)
+        found = solve(search, state, iterations=2)
+        first = np.argsort(found.cost, kind="stable")[: max(8, n // 2)]
         found = solve(self.problem(self.config.search, observations, body[first]), found.state.take(first))
         keep = self._distinct(found.state, found.cost, self.config.survivors + 1, up)
+        keep += [
+            k
+            for k in self._distinct(found.state, found.cost, 2 * self.config.survivors, up, poses_too=True)
+            if k not in keep
+        ][: self.config.survivors]
         state, mean, cost = self._search_arms(observations, found.state.take(keep))
         keep = self._distinct(state, cost, self.config.survivors, up, poses_too=True)
         state, mean = state.take(keep), mean[keep]
@@ -185,12 +228,13 @@ class Starter:
         order = np.argsort(cost, kind="stable")
         b = int(order[0])
         rivals = tuple(float(cost[i]) for i in order[1:] if self._elsewhere(state, b, int(i)))
-        best, lowest = state.take([b]), float(cost[b])
-        for _ in range(self.config.limb_rounds):
-            before = lowest
-            best, lowest = self._try_limbs(observations, best, lowest)
-            if lowest >= before:
-                break
+        others = [int(i) for i in order[1:] if self._elsewhere(state, b, int(i))]
+        best, lowest = self._improve_limbs(observations, state.take([b]), float(cost[b]))
+        for i in others[:1]:
+            if cost[i] < WORTH_TRYING * lowest:
+                other, its_cost = self._improve_limbs(observations, state.take([i]), float(cost[i]))
+                if its_cost < lowest:
+                    best, lowest = other, its_cost
         return Start(best.rotations[0], best.transl[0], best.shape[0], lowest, rivals)
 
     def follow(self, observations: Sequence[Observation], before: Start) -> Start:
@@ -202,6 +246,15 @@ class Starter:
             solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
             state, cost = solution.state, solution.cost
         return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
+
+    def _improve_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
+        """Limbs put elsewhere, one after the other, as long as that helps."""
+        for _ in range(self.config.limb_rounds):
+            before = cost
+            state, cost = self._try_limbs(observations, state, cost)
+            if cost >= before:
+                break
+        return state, cost
 
     def _try_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
         """One settled state with single limbs put elsewhere: each arm in every configuration, hands bent and turned,

@@ -295,7 +295,7 @@ def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.flo
     """Covariance of the shape (S, S), poses marginalised, and of each pose (N, Q, Q), the shape held."""
     eq = solution.equations
     A_inv = np.linalg.inv(eq.A + 1e-9 * np.eye(eq.A.shape[1]))
-    C = eq.C[0] - np.einsum("nqs,nqr,nrt->st", eq.B, A_inv, eq.B)
+    C = eq.C[0] - (np.swapaxes(eq.B, 1, 2) @ A_inv @ eq.B).sum(0)
     return np.asarray(np.linalg.inv(0.5 * (C + C.T)), np.float64), np.asarray(A_inv, np.float64)
 
 

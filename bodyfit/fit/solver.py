@@ -61,11 +61,11 @@ def step_of(
     s = np.arange(S)
     C[:, s, s] += shape_damping[:, None] * C[:, s, s] + 1e-9
     right = eq.shape_gradient.copy()
-    reduced = np.einsum("nqs,nqt->nst", eq.B, X)
+    reduced = np.swapaxes(eq.B, 1, 2) @ X
     np.subtract.at(C, group, reduced[:, :, :S])
     np.subtract.at(right, group, reduced[:, :, S])
     shape_step = -np.linalg.solve(C, right[:, :, None])[:, :, 0]
-    pose_step = -X[:, :, S] - np.einsum("nqs,ns->nq", X[:, :, :S], shape_step[group])
+    pose_step = -X[:, :, S] - (X[:, :, :S] @ shape_step[group][:, :, None])[:, :, 0]
     return np.asarray(pose_step, np.float64), np.asarray(shape_step, np.float64)
 
 

@@ -24,7 +24,8 @@ BLOCK = 128
 BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
 DEPTH, SPILLED, BARE = 0, 1, 2
 GAPING = np.float32(0.03)
-OCCLUDER = np.float32(0.10)
+SAME_SURFACE = np.float32(0.04)
+FAR_BEHIND = np.float32(0.40)
 SLANTED = np.float32(0.5)
 MAX_WINDOW = 5
 
@@ -273,12 +274,15 @@ def linearize_view(
                 passes = 2
         elif f >= 0 and kind == BACKGROUND:
             seen = depth[r, c]
-            if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] - OCCLUDER):
-                continue  # something nearer hides what is behind it: no evidence against the model
+            if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] + SAME_SURFACE):
+                # something nearer hides what is behind it; and a surface right where the model has one is the model's,
+                # whatever the mask says: no evidence against the model
+                continue
             mode = SPILLED
         elif f < 0 and kind == PERSON:
-            if near_model[r, c] < 0:
-                continue
+            near = near_model[r, c]
+            if near < 0 or depth[r, c] > drawn[near // width, near % width] + FAR_BEHIND:
+                continue  # a mask that runs over the edge: what is seen there is the room
             mode = BARE
         else:
             continue
