@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from study import CONFIG, Record, grouped, markdown, run_cases, share, write_text
+from study import CONFIG, Record, grouped, markdown, run_cases, share, write_section, write_text
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
@@ -43,6 +43,18 @@ ENDS = {
 }  # fmt: skip
 OCTANTS = ("front", "front right", "right side", "back right", "back", "back left", "left side", "front left")
 """which side of the person the sensor sees, heading 0, 45, ... 315 degrees"""
+
+INTRODUCTION = """\
+`python benchmarks/coldstart.py --results`: fits of single depth frames from nothing but depth, gravity and,
+in half of the cases, a mask. Subjects of both sexes, 3 mm rms off the model's span; 13 everyday poses in
+turn, each varied by chance; headings from all round; three sensors with their noise (Azure Kinect 640×576,
+Kinect v2 512×424, RealSense D435 848×480, whose noise is 15 mm at 2.5 m); tight or casual clothes; no mask
+(the person has to be found in a room with walls and furniture) or an imperfect one (grown or shrunk by up to
+3 px, frayed, pieces missing or added). `sex` and `clothing` are left at neutral and auto. The error is that
+of the naked body's vertices that the sensor sees (13,348 vertices, of which hands have 26 %, the head 25 %
+and the feet 17 %), same vertex to same vertex. Shares have 95 % confidence intervals (Wilson).
+
+"""
 
 
 @dataclass(frozen=True)
@@ -328,6 +340,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("cold_start"))
+    parser.add_argument("--results", action="store_true", help="also write the section of RESULTS.md")
     parser.add_argument("--no-picture", action="store_true", help="leave failures.png out")
     asked: Any = parser.parse_args(arguments)
 
@@ -341,6 +354,8 @@ def main(arguments: list[str] | None = None) -> None:
     text = report(records)
     write_text(asked.out / "report.md", text + "\n")
     print("\n" + text)
+    if asked.results:
+        write_section("## Cold start", INTRODUCTION + text)
     bad = [r for r in records if not converged(r)]
     if bad and not asked.no_picture:
         from bodyfit.body.model import load_body_model

@@ -121,3 +121,19 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def write_section(heading: str, text: str) -> None:
+    """Puts a section of that heading ("## ...") into RESULTS.md, in place of the one that is there or at its end."""
+    path = Path(__file__).parent / "RESULTS.md"
+    write_text(path, with_section(path.read_text(encoding="utf-8"), heading, text))
+
+
+def with_section(document: str, heading: str, text: str) -> str:
+    """The document with its section of that heading replaced, or with the section at its end."""
+    new = f"{heading}\n\n{text.strip()}\n"
+    before, found, rest = document.partition(f"{heading}\n")
+    if not found:
+        return f"{document.rstrip()}\n\n{new}"
+    _, following, after = rest.partition("\n## ")
+    return before + new + (f"{following}{after}" if following else "")

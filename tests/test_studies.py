@@ -96,6 +96,14 @@ def test_records_of_other_settings_are_not_mixed_in(study: ModuleType, coldstart
         study.run_cases(coldstart.work, [0], tmp_path / "new.jsonl", 0)
 
 
+def test_a_section_is_put_in_its_place(study: ModuleType) -> None:
+    document = "# Results\n\n## A\n\nold\n\n## B\n\nother\n"
+    once = study.with_section(document, "## A", "new\n")
+    assert once == "# Results\n\n## A\n\nnew\n\n## B\n\nother\n"
+    assert study.with_section(once, "## A", "new") == once
+    assert study.with_section(once, "## C", "last").endswith("other\n\n## C\n\nlast\n")
+
+
 def test_interval_of_a_share(study: ModuleType) -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, 15 of 148, 0 of 20, method 3
     for good, of, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
