@@ -12,6 +12,7 @@ from bodyfit.errors import DepthUnitError, FrameError, PersonNotFoundError, Seve
 from bodyfit.frame import Frame, Keypoints
 from bodyfit.observe.edges import drop_flying_pixels
 from bodyfit.observe.ground import Ground, find_ground
+from bodyfit.observe.mend import mend_mask
 from bodyfit.observe.normals import normals_from_depth
 from bodyfit.observe.person import Candidate, find_candidates
 from bodyfit.observe.scene import Scene, build_scene, pixels_where
@@ -109,7 +110,10 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         own = keep_consistent(scene, frame.mask, near) if near is not None else frame.mask & (depth > 0)
         if near is None or not own.any():
             raise PersonNotFoundError("mask", "depth readings where the mask says person", "none")
-        whole, doubtful = True, None
+        height = near.height if near.ground.plane is not None else None
+        missed, doubtful = mend_mask(frame.mask, depth, frame.depth_camera, height)
+        own = own | (missed & ~scene.wall & ~scene.floor)
+        doubtful, whole = doubtful & ~scene.wall & ~scene.floor, True
     else:
         chosen = _choose(scene, find_candidates(scene), frame, gravity_cam, person)
         main = chosen.mask(depth.shape)
