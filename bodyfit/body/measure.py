@@ -22,6 +22,8 @@ from bodyfit.errors import InputError
 
 _STEP = 0.1  # of one standard deviation of betas: far above rounding, far below where girths bend
 
+_JUMP_M = 0.02  # per standard deviation of a beta: slopes to both sides that differ by more than this hide a jump
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -130,10 +132,18 @@ def measurement_jacobian(model: BodyModel, betas: NDArray[Any]) -> NDArray[np.fl
     prepared, basis = standing(model), standing_basis(model)
     points = np.concatenate(model.forward(betas, prepared.pose))
     J = np.empty((len(DEFINITIONS), model.num_betas))
+
+    def taken(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array(list(_in_order(Tape(prepared, at, model.faces).take_all()).values()))
+
+    here = taken(points)
     for s in range(model.num_betas):
         step = _STEP * basis[s]
-        ahead, behind = (_in_order(Tape(prepared, p, model.faces).take_all()) for p in (points + step, points - step))
-        J[:, s] = (np.array(list(ahead.values())) - np.array(list(behind.values()))) / (2 * _STEP)
+        ahead, behind = (taken(points + step) - here) / _STEP, (here - taken(points - step)) / _STEP
+        middle = 0.5 * (ahead + behind)
+        # a level that slips over a fold (an armpit, a breast) makes a girth jump to one side: that is no slope
+        calmer = np.where(np.abs(ahead) < np.abs(behind), ahead, behind)
+        J[:, s] = np.where(np.abs(ahead - behind) > _JUMP_M + 2 * np.abs(calmer), calmer, middle)
     return J
 
 
