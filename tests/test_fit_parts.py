@@ -239,8 +239,8 @@ def inner_only(view: View, rim: int = 3) -> View:
     leaps = maximum_filter(view.depth, 3) - minimum_filter(view.depth, 3) > 0.04
     person = (view.label == 1) & ~leaps
     label = np.full_like(view.label, E.UNKNOWN)
-    label[binary_erosion(person, iterations=rim)] = E.PERSON
-    assert not (label[~binary_dilation(person)] == E.PERSON).any()
+    label[np.asarray(binary_erosion(person, iterations=rim), bool)] = E.PERSON
+    assert not (label[~np.asarray(binary_dilation(person), bool)] == E.PERSON).any()
     return replace(view, label=label)
 
 
