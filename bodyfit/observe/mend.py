@@ -44,10 +44,11 @@ def mend_mask(
         1 - (inner & (z > 0)).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     # each label belongs to one masked pixel with a reading: its depth, at every pixel that is nearest to it
-    own = np.zeros(int(label.max()) + 1, np.float32)
+    number = np.asarray(label, np.int32)
+    own = np.zeros(int(number.max()) + 1, np.float32)
     at = (inner > 0) & (z > 0)
-    own[label[at]] = z[at]
-    near = own[label]
+    own[number[at]] = z[at]
+    near = own[number]
     alike = (inner == 0) & (z > 0) & (distance <= reach) & (np.abs(z - near) < SAME_DEPTH_M)
     if height is not None:
         alike &= height[box] > ABOVE_FLOOR_M
