@@ -1,12 +1,12 @@
 """Whether the stated standard deviations of measurements are honest: 4-frame fits of known bodies, measure by measure.
 
-    python benchmarks/calibration.py --calibrate --fits 100 --jobs 2 --out calibration_train
-    python benchmarks/calibration.py --fits 100 --jobs 2 --out calibration_check
+    python benchmarks/calibration.py --calibrate --clothing tight --fits 100 --jobs 2 --out calibration_train
+    python benchmarks/calibration.py --clothing tight --fits 100 --jobs 2 --out calibration_check
 
 The first prints the model errors for `bodyfit/body/measure_definitions.py`; the second checks them on other people.
 Writes cases.jsonl (one line a fit; go on after a break by the same command), report.md and, with --calibrate,
 model_error.json. Lines hold the fit's own standard deviation, so a changed table needs no new fits.
-`sex` and `clothing` are left at the command line's defaults (neutral, auto).
+Fits are told what is worn (unless --judged) but not the sex.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +36,17 @@ HEADING_JITTER_DEG = 12.0
 OFF_MODEL_MM = 3.0
 LEAST, MOST = 0.80, 0.98
 """Shares of the truth in the 90 % intervals between which a standard deviation counts as honest."""
+FOLDS = 5
 _NO_ERROR: Mapping[str, float] = {}
+Table = Mapping[str, Mapping[str, float]]
 
 INTRODUCTION = """\
-`python benchmarks/calibration.py --results`: fits of four frames (headings 0°, 90°, 180°, 270°, each ± 12°)
-of a person in something near to an A-pose, half of them in tight, half in casual clothes; sensors, sexes and
-off-model shape as for the cold start; `sex` and `clothing` left at neutral and auto. The truth is measured on
-the true unposed mesh stood up. A stated standard deviation is the fit's own (from the covariance of betas)
-and a model error, which was chosen on other people (`--calibrate`, other seeds) so that 90 % intervals (value
-± 1.645 sd) hold the truth in 90 % of the fits; there is one for tight clothes and one for others. The last
-columns say how the fit's own would do alone, and by what factor it is too narrow.
+Fits of four frames (headings 0°, 90°, 180°, 270°, each ± 12°) of a person in something near to an A-pose;
+sensors, sexes and off-model shape as for the cold start; `sex` left at neutral. The truth is measured on the
+true unposed mesh stood up. A stated standard deviation is the fit's own (from the covariance of betas) and a
+model error, which was chosen on other people so that 90 % intervals (value ± 1.645 sd) hold the truth in 90 %
+of the fits; there is one for tight clothes and one for others. The last columns say how the fit's own would
+do alone, and by what factor it is too narrow.
 
 """
 
@@ -60,8 +62,8 @@ class Case:
     headings_deg: tuple[float, ...]
 
 
-def case_of(seed: int) -> Case:
-    """The case of a seed: sexes and clothes take turns, all else is drawn."""
+def case_of(seed: int, clothing: str = "both") -> Case:
+    """The case of a seed: sexes take turns, and clothes where both kinds are asked for; all else is drawn."""
     from bodyfit.synthetic.sensor import SENSORS
     from bodyfit.synthetic.subject import SEXES
 
@@ -71,7 +73,7 @@ def case_of(seed: int) -> Case:
     return Case(
         seed,
         SEXES[seed % 2],
-        ("tight", "casual")[seed // 2 % 2],
+        ("tight", "casual")[seed // 2 % 2] if clothing == "both" else clothing,
         sensors[int(rng.integers(len(sensors)))],
         tuple(float(h) for h in np.round(turned, 1)),
     )
@@ -94,8 +96,11 @@ def true_measurements(model: BodyModel, rest_vertices: NDArray[np.float64]) -> d
     return measure_vertices(model, *stand(model, rest_vertices))
 
 
-def work(seed: int) -> Record:
-    """One 4-frame fit: each measurement's truth, value and the standard deviation that the fit alone states."""
+def work(seed: int, clothing: str = "both", judged: bool = False) -> Record:
+    """One 4-frame fit: each measurement's truth, value and the standard deviation that the fit alone states.
+
+    clothing: tight, casual or both in turn; judged: the fit has to tell what is worn, else it is told.
+    """
     from bodyfit.body.measure import measure_with_sd
     from bodyfit.body.model import load_body_model
     from bodyfit.errors import BodyfitError
@@ -103,14 +108,14 @@ def work(seed: int) -> Record:
     from bodyfit.observe.observation import observe
 
     model = load_body_model(None)
-    case = case_of(seed)
+    case = case_of(seed, clothing)
     take = film_case(model, case)
     record: Record = {**vars(case), "refused": None, "believed": False, "measurements": {}}
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         frames = [observe(f, gravity_world=take.gravity_world) for f in take.frames]
         instants = [Instant(k, float(k), (o,)) for k, o in enumerate(frames)]
-        result = fit_instants(FitSetup(model, "neutral", "auto", CONFIG), instants)
+        result = fit_instants(FitSetup(model, "neutral", "auto" if judged else case.clothing, CONFIG), instants)
     except BodyfitError as refusal:
         return {**record, "refused": str(refusal)}
     record["wall_s"], record["cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
@@ -151,19 +156,24 @@ class Errors:
         return float(np.quantile(np.abs(self.error) / self.sd, 0.9) / Z90)
 
 
-def errors_of(records: Sequence[Record], name: str) -> tuple[Errors, list[str]]:
-    """A measure's errors over the fits that claim it (believed, its body parts seen) and what those took to be worn."""
-    rows, worn = [], []
+def errors_of(records: Sequence[Record], name: str) -> tuple[Errors, list[Record]]:
+    """A measure's errors over the fits that claim it (believed, its body parts seen), and those fits."""
+    rows, claims = [], []
     for r in records:
         truth, value, sd, seen = r["measurements"].get(name, (np.nan, np.nan, np.nan, False))
         if r["believed"] and seen and np.isfinite([truth, value, sd]).all():
             rows.append((value - truth, sd))
-            worn.append("tight" if r["worn"] == "tight" else "clothed")
+            claims.append(r)
     columns = np.array(rows, np.float64).reshape(-1, 2).T
-    return Errors(columns[0], columns[1]), worn
+    return Errors(columns[0], columns[1]), claims
 
 
-def calibrated(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+def clothes_of(r: Record) -> str:
+    """Which of the two tables of model errors a fit takes: tight or clothed."""
+    return "tight" if r["worn"] == "tight" else "clothed"
+
+
+def calibrated(records: Sequence[Record]) -> Table:
     """A model error for every measure, tight and clothed, to a tenth of a millimetre (0.01 l of volume, 0.01 kg)."""
     from bodyfit.body.measure_definitions import DEFINITIONS
 
@@ -171,7 +181,7 @@ def calibrated(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {"tight": {}, "clothed": {}}
     for name, definition in DEFINITIONS.items():
         for kind, table in out.items():
-            mine = [r for r in records if r["believed"] and (r["worn"] == "tight") == (kind == "tight")]
+            mine = [r for r in records if r["believed"] and clothes_of(r) == kind]
             errors, _ = errors_of(mine, name)
             steps = 10.0 ** digits[definition.unit]
             if len(errors.error):  # rounded up: none at all is not claimed
@@ -179,8 +189,14 @@ def calibrated(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     return out
 
 
-def report(records: list[Record], model_error: Mapping[str, Mapping[str, float]]) -> str:
-    """The study's findings as markdown; model_error: "tight" and "clothed" to a number for every measure."""
+def crosswise(records: Sequence[Record]) -> Callable[[Record], Table]:
+    """For each fit the model errors chosen on the other folds: no body is checked with what it helped to choose."""
+    tables = [calibrated([r for r in records if r["seed"] % FOLDS != fold]) for fold in range(FOLDS)]
+    return lambda r: tables[r["seed"] % FOLDS]
+
+
+def report(records: list[Record], table_of: Callable[[Record], Table]) -> str:
+    """The study's findings as markdown; table_of: a fit's model errors, "tight" and "clothed", for every measure."""
     from bodyfit.body.measure_definitions import DEFINITIONS
 
     claimed = [r for r in records if r["believed"]]
@@ -190,8 +206,8 @@ def report(records: list[Record], model_error: Mapping[str, Mapping[str, float]]
     rows, outside = [], []
 
     def held(some: Sequence[Record], name: str) -> tuple[Errors, NDArray[np.float64], float]:
-        e, worn = errors_of(some, name)
-        extra = np.array([model_error[w].get(name, 0.0) for w in worn])
+        e, claims = errors_of(some, name)
+        extra = np.array([table_of(r)[clothes_of(r)].get(name, 0.0) for r in claims])
         return e, extra, e.coverage(extra) if len(extra) else float("nan")
 
     def percent(part: float) -> str:
@@ -234,7 +250,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Share of true measurements inside the stated intervals.")
     parser.add_argument("--fits", type=int, default=100)
     parser.add_argument("--calibrate", action="store_true", help="choose model errors, on training seeds")
+    parser.add_argument("--crosswise", action="store_true", help="check each fifth with what the others choose")
     parser.add_argument("--first-seed", type=int, help="instead of the training or checking seeds")
+    parser.add_argument("--clothing", choices=("tight", "casual", "both"), default="both")
+    parser.add_argument("--judged", action="store_true", help="fits are not told what is worn")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--results", action="store_true", help="also write the section of RESULTS.md")
     parser.add_argument("--out", type=Path, default=Path("calibration"))
@@ -248,17 +267,22 @@ def main(arguments: list[str] | None = None) -> None:
     first = asked.first_seed
     if first is None:
         first = FIRST_TRAINING_SEED if asked.calibrate else FIRST_CHECKING_SEED
-    records = run_cases(work, range(first, first + asked.fits), asked.out / "cases.jsonl", asked.jobs, told)
-    table: Mapping[str, Mapping[str, float]] = {"tight": model_errors("tight"), "clothed": model_errors("casual")}
+    records = run_cases(
+        partial(work, clothing=asked.clothing, judged=asked.judged), range(first, first + asked.fits),
+        asked.out / "cases.jsonl", asked.jobs, told, {"clothing": asked.clothing, "judged": asked.judged},
+    )  # fmt: skip
+    table: Table = {"tight": model_errors("tight"), "clothed": model_errors("casual")}
     if asked.calibrate:
         table = calibrated(records)
         write_text(asked.out / "model_error.json", json.dumps(table, indent=1) + "\n")
         print(json.dumps(table, indent=1))
-    text = report(records, table)
+    text = report(records, crosswise(records) if asked.crosswise else lambda _r: table)
     write_text(asked.out / "report.md", text + "\n")
     print("\n" + text)
     if asked.results:
-        write_section("## Uncertainty", INTRODUCTION + text)
+        checked = "checked crosswise, each fifth with what the others choose" if asked.crosswise else "fresh people"
+        how = "The fits judged for themselves what is worn" if asked.judged else "The fits were told what is worn"
+        write_section("## Uncertainty", f"{INTRODUCTION}{how}; clothes: {asked.clothing}; {checked}.\n\n{text}")
 
 
 if __name__ == "__main__":

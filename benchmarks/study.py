@@ -38,6 +38,7 @@ def run_cases(
     lines: Path,
     jobs: int,
     told: Callable[[Record, int], None] | None = None,
+    options: Record | None = None,
 ) -> list[Record]:
     """Each seed's record, in the order of the seeds; records that the file holds already are not made again.
 
@@ -47,13 +48,14 @@ def run_cases(
         lines: the file: a line of settings, then one record a line, written as they come.
         jobs: how many processes.
         told: called with every new record and how many there are.
+        options: what the work was told besides the seed; kept with the settings.
 
     Raises:
         InputError: the file was made with other settings, or jobs is not positive.
     """
     if jobs < 1:
         raise InputError("jobs", "1 or more", str(jobs))
-    made = _read(lines, work.__module__)
+    made = _read(lines, {**settings(), **(options or {})})
     todo = [s for s in seeds if s not in made]
     for name in ONE_THREAD:  # read when a child loads its libraries
         os.environ[name] = "1"
@@ -70,9 +72,8 @@ def run_cases(
     return [made[s] for s in seeds]
 
 
-def _read(lines: Path, module: str) -> dict[int, Record]:
+def _read(lines: Path, now: Record) -> dict[int, Record]:
     """The records of a file by seed, {} where there is none; a last line that was cut short is dropped from it."""
-    now = settings()
     if not lines.exists():
         lines.parent.mkdir(parents=True, exist_ok=True)
         lines.write_text(json.dumps({"settings": now}) + "\n", encoding="utf-8")
@@ -80,7 +81,9 @@ def _read(lines: Path, module: str) -> dict[int, Record]:
     whole = [line for line in lines.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     head = json.loads(whole[0]) if whole else {}
     if head.get("settings") != json.loads(json.dumps(now)):
-        raise InputError("lines", "a file made with this version, model and configuration", str(lines), "remove it")
+        raise InputError(
+            "lines", "a file made with this version, model, configuration and options", str(lines), "remove it"
+        )
     part = lines.with_name(f".{lines.name}.part")
     part.write_text("".join(whole), encoding="utf-8")
     part.replace(lines)

@@ -90,7 +90,7 @@ def test_records_of_other_settings_are_not_mixed_in(study: ModuleType, coldstart
     settings = study.settings()
     settings["config"]["headings"] += 1
     lines.write_text(json.dumps({"settings": settings}) + "\n")
-    with pytest.raises(InputError, match="this version, model and configuration"):
+    with pytest.raises(InputError, match="this version, model, configuration and options"):
         study.run_cases(coldstart.work, [0], lines, 1)
     with pytest.raises(InputError, match="jobs"):
         study.run_cases(coldstart.work, [0], tmp_path / "new.jsonl", 0)
@@ -196,11 +196,15 @@ def test_only_what_is_claimed_is_counted(calibration: ModuleType) -> None:
 
     unclaimed = [record(1, 0.5, believed=False), record(2, 0.5, seen=False)]
     records = [record(0, 0.01), *unclaimed, *(record(s, 0.03, "casual") for s in range(3, 6))]
-    errors, worn = calibration.errors_of(records, "stature")
-    assert errors.error == pytest.approx([0.01, 0.03, 0.03, 0.03]) and worn == ["tight"] + ["clothed"] * 3
+    errors, claims = calibration.errors_of(records, "stature")
+    assert errors.error == pytest.approx([0.01, 0.03, 0.03, 0.03])
+    assert [calibration.clothes_of(r) for r in claims] == ["tight"] + ["clothed"] * 3
     table = calibration.calibrated(records)
     assert table["tight"]["stature"] == pytest.approx(0.006, abs=1e-6)
     assert table["clothed"]["stature"] == pytest.approx(0.0183, abs=1e-6)
     # with nothing added no interval holds; with the calibrated errors all do, which is too many
-    assert "**0 of 1**; outside: stature" in calibration.report(records, {"tight": {}, "clothed": {}})
-    assert "| 100 ✗ |" in calibration.report(records, table)
+    assert "**0 of 1**; outside: stature" in calibration.report(records, lambda _r: {"tight": {}, "clothed": {}})
+    assert "| 100 ✗ |" in calibration.report(records, lambda _r: table)
+    # crosswise, a body is held to what the others chose: the odd one out is not covered
+    crosswise = calibration.crosswise([record(s, 0.03 if s == 14 else 0.01) for s in range(10, 20)])
+    assert crosswise(record(14, 0.03))["tight"]["stature"] < 0.007 < crosswise(record(10, 0.01))["tight"]["stature"]
