@@ -25,13 +25,20 @@ def measure_command(
 ) -> None:
     """Compute and show the measurements of a fit again, from its shape and the shape's covariance."""
     from bodyfit.body.measure import measure_with_sd
+    from bodyfit.body.measure_definitions import model_errors
     from bodyfit.cli.screen import print_json, print_lines, print_measurements
     from bodyfit.export.result_npz import read_fit_npz
     from bodyfit.export.tables import measurement_records
 
     saved = read_fit_npz(fit)
     body = body_of(saved, model)
-    measured = measure_with_sd(body, saved.betas, saved.betas_cov, saved.quality.get("coverage"))
+    measured = measure_with_sd(
+        body,
+        saved.betas,
+        saved.betas_cov,
+        saved.quality.get("coverage"),
+        model_error=model_errors(saved.clothing),
+    )
     # what was seen is the fit's to say: it knew from which sides the trunk was looked at
     seen = {name: record["seen"] for name, record in saved.measurements.items()}
     measurements = {name: replace(m, seen=seen.get(name, m.seen)) for name, m in measured.items()}

@@ -110,6 +110,7 @@ def make_result(
 ) -> FitResult:
     """Puts everything that is known about a joint fit into a result."""
     from bodyfit.body.measure import measure_with_sd
+    from bodyfit.body.measure_definitions import model_errors
 
     model = setup.model
     S = model.num_betas
@@ -131,7 +132,9 @@ def make_result(
     variance = np.diagonal(found.pose_cov, axis1=1, axis2=2)[:, : 3 * J].reshape(T, J, 3)
     betas_cov = found.shape_cov[:S, :S]
     flags = [f"frame {q.frame_index}: {f}" for q in qualities for f in q.flags]
-    measurements = measure_with_sd(model, betas, betas_cov, coverage, sides=sides)
+    measurements = measure_with_sd(
+        model, betas, betas_cov, coverage, sides=sides, model_error=model_errors(clothing.name)
+    )
     return FitResult(
         model=model,
         sex=setup.sex,
