@@ -32,6 +32,7 @@ CONVERGED_M = 0.020
 WRONG_LIMB_M = 0.10
 """a limb whose end is this far off is a wrong limb, seen or not"""
 WRONG_HEADING_DEG = 60.0
+LEAST_MASK_IOU = 0.75
 WRONG_PART_M = 0.04
 """a part whose visible vertices are this far off on average is named among the causes of a failure"""
 VISIBLE_M = 0.02
@@ -216,12 +217,33 @@ def kind_of(r: Record) -> str:
         return f"refused: {r['refused']}"
     if r["heading_error_deg"] > WRONG_HEADING_DEG:
         return f"turned {r['heading_error_deg']:.0f}°"
-    if r["mask_iou"] < 0.75:
+    if r["mask_iou"] < LEAST_MASK_IOU:
         return f"person cut out wrongly (overlap {100 * r['mask_iou']:.0f} %)"
     limbs, parts = wrong_limbs(r), sorted(r["part_error_m"].items(), key=lambda item: -item[1])
     far = [f"{part.replace('_', ' ')} {e * 100:.0f} cm" for part, e in parts if e > WRONG_PART_M][:3]
     place = f"; off: {', '.join(far)}" if far else ""
     return (f"{' and '.join(limbs)} wrong" if limbs else "near the limit, limbs right") + place
+
+
+def cause_of(r: Record) -> str:
+    """The kind of a failure, for counting."""
+    if r["refused"]:
+        return "refused"
+    limbs = " ".join(wrong_limbs(r))
+    for found, cause in (
+        (r["heading_error_deg"] > WRONG_HEADING_DEG, "faces another way"),
+        (
+            "arm" in limbs and any("arm hidden" in f for f in r["flags"]),
+            "an arm elsewhere, mostly hidden and flagged so",
+        ),
+        ("arm" in limbs, "an arm or hand elsewhere, seen"),
+        ("leg" in limbs, "a leg or foot elsewhere"),
+        (r["mask_iou"] < LEAST_MASK_IOU, "limbs right; mask overlaps the truth by less than three quarters"),
+        (r["sensor"] == "d435", "limbs right; the sensor's noise (d435)"),
+    ):
+        if found:
+            return cause
+    return "limbs right; hands, head or feet bent or turned a little otherwise"
 
 
 def octant(r: Record) -> int:
@@ -270,6 +292,9 @@ def report(records: list[Record]) -> str:
             rows.append((name, share(len(ok), len(some)), middle))
         lines += [markdown((title, "converged (95 % interval)", "error of these, mm, median"), rows), ""]
     if bad:
+        causes = sorted(grouped(bad, cause_of), key=lambda item: -len(item[1]))
+        rows = [(cause, str(len(some)), str(sum(map(flagged, some)))) for cause, some in causes]
+        lines += [markdown(("What is wrong with the failures", "fits", "of them flagged"), rows), ""]
         lines += [f"{len(bad)} failures:", "", failure_table(bad), ""]
     if [r for r in claimed if converged(r)]:
         lines += ["Converged, yet a limb is wrong and nothing says so:", ""]

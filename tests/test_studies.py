@@ -169,6 +169,9 @@ def test_failures_are_counted_and_named(coldstart: ModuleType) -> None:
     assert [coldstart.converged(r) for r in (good, arm, hidden, refused)] == [True, False, True, False]
     assert [coldstart.flagged(r) for r in (good, arm, hidden, refused)] == [False, False, True, True]
     assert coldstart.kind_of(arm) == "left arm wrong; off: left hand 30 cm"
+    assert coldstart.cause_of(arm) == "an arm or hand elsewhere, seen"
+    assert coldstart.cause_of(hidden) == "an arm elsewhere, mostly hidden and flagged so"
+    assert coldstart.cause_of(good).startswith("limbs right; hands")
     text = coldstart.report([good, arm, hidden, refused])
     assert "50.0 % (15.0 to 85.0), 2 of 4" in text and "refused: no person" in text
     assert "1 of 2" in text  # of two failures the refusal says so, the arm does not
