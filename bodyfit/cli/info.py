@@ -10,7 +10,18 @@ from typing import Any
 
 from bodyfit.cli.fit import JsonOption
 
-NEEDED = ("numpy", "scipy", "numba", "opencv-python-headless", "open3d-cpu", "open3d", "pillow", "typer", "rich")
+NEEDED = (
+    "numpy",
+    "scipy",
+    "numba",
+    "opencv-python-headless",
+    "open3d-cpu",
+    "open3d",
+    "pillow",
+    "threadpoolctl",
+    "typer",
+    "rich",
+)
 EXTRAS = {"smplx": ("smplx", "torch"), "test": ("pytest", "hypothesis", "ruff", "pyright")}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bodyfit.body.model import SEXES, BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, DeviceError, FrameError, InputError, PersonNotFoundError
+from bodyfit.fit.blas import one_blas_thread
 from bodyfit.fit.config import CLOTHING, FitConfig
 from bodyfit.fit.joint import FitSetup, Instant, fit_instants
 from bodyfit.fit.result import FitResult
@@ -60,14 +61,15 @@ def fit(
         from bodyfit.recording.native import open_recording
 
         source = open_recording(Path(recording))
-    instants, skipped = look(source, frames, sensors, person, say)
-    return fit_instants(
-        FitSetup(body, sex, clothing, config or FitConfig()),
-        instants,
-        skipped=skipped,
-        progress=say,
-        cancelled=cancelled,
-    )
+    with one_blas_thread():
+        instants, skipped = look(source, frames, sensors, person, say)
+        return fit_instants(
+            FitSetup(body, sex, clothing, config or FitConfig()),
+            instants,
+            skipped=skipped,
+            progress=say,
+            cancelled=cancelled,
+        )
 
 
 def check_options(sex: str, clothing: str, device: str) -> None:
