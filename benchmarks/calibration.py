@@ -201,6 +201,7 @@ def report(records: list[Record], table_of: Callable[[Record], Table]) -> str:
 
     claimed = [r for r in records if r["believed"]]
     sets = dict(grouped(claimed, lambda r: r["clothing"]))
+    sets |= dict(grouped(claimed, lambda r: r["sensor"]))
     cpu = [r["cpu_s"] for r in records if "cpu_s" in r]
     wrong_clothes = sum(r["worn"] != r["clothing"] for r in claimed)
     rows, outside = [], []
@@ -231,12 +232,20 @@ def report(records: list[Record], table_of: Callable[[Record], Table]) -> str:
         "measure", "bias", "sd of error", "median abs. error", "stated sd", "of it the fit's", "in 90 % interval, %",
         *(f"{kind} ({len(some)})" for kind, some in sets.items()), "without model error, %", "factor needed then",
     )  # fmt: skip
+    trunk = ("chest_girth", "waist_girth", "hip_girth")
+    off = []
+    for sensor, some in grouped(claimed, lambda r: r["sensor"]):
+        of_trunk = np.concatenate([errors_of(some, name)[0].error for name in trunk])
+        off += [f"{sensor} {of_trunk.mean() * 1e3:+.0f} mm"] if len(of_trunk) else []
     lines = [
         f"{len(records)} fits of 4 frames each, seeds {records[0]['seed']} to {records[-1]['seed']};"
         f" {len(claimed)} believed, {sum(r['refused'] is not None for r in records)} refused.",
         "",
         f"- Measures whose 90 % intervals hold the truth in {100 * LEAST:.0f} to {100 * MOST:.0f} % of the fits:"
         f" **{len(rows) - len(outside)} of {len(rows)}**" + (f"; outside: {', '.join(outside)}." if outside else "."),
+        "- Mean error of chest, waist and hip girth by sensor: "
+        + ", ".join(off)
+        + ". One model error serves all sensors, so that it is wide for quiet ones and narrow for noisy ones.",
         f"- Clothes judged otherwise than they were: {wrong_clothes} of {len(claimed)}.",
         f"- Time of a fit, one thread: {np.median(cpu):.1f} s CPU (median)." if cpu else "",
         "",
