@@ -2,7 +2,7 @@
 
 The integral of an image over a pixel changes with an edge that runs through it by the line integral, along the edge's
 visible part, of (what is seen on one side - what is seen on the other) × (speed of the edge across itself): Li et al.
-2018 sample that integral, here it is summed over pieces of at most half a pixel. An edge matters where the surface
+2018 sample that integral, here it is summed over the pieces between which nothing changes. An edge matters where the surface
 ends or turns away (both its faces on one side of it), and, for values that jump across it, where it is a seam.
 
 Whether a piece is seen, and what lies behind it, is asked of the triangles themselves, at that point, not of a
@@ -11,20 +11,20 @@ picture: each pixel with a piece in it gets the list of the faces that touch it.
 
 from __future__ import annotations
 
-from math import ceil, sqrt
+from math import sqrt
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import FAR, kernel, weights_at
-from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of
+from bodyfit.kernels.cpu_raster import FAR, kernel
+from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of, surface_weights
 
 # How far beside an edge (pixels) the question is put what is behind it: over the rounding of a coordinate in a large
 # image, under anything that one could see.
-BESIDE_PX = np.float32(2e-3)
+BESIDE_PX = np.float32(1e-4)
 # What is nearer than an edge by less than this share of its depth does not hide it.
 SAME_DEPTH = np.float32(1e-5)
-COVERS = np.float32(-1e-6)
-LONGEST_PIECE_PX, SHORTEST_PIECE_PX = np.float32(0.5), np.float32(1e-6)
+COVERS = np.float32(-1e-7)
+SHORTEST_CUT_PX = np.float32(1e-6)
 NONE = np.int64(-1)
 
 INTS = 5
@@ -119,7 +119,7 @@ def inside_image(u0, v0, u1, v1, width, height):
 
 
 @kernel
-def most_pieces(screen, faces, incident, found, n_found, width, height):
+def most_cuts(screen, faces, incident, found, n_found, width, height):
     """At least as many as cut_edges will make."""
     total = 0
     for e in range(n_found):
@@ -129,27 +129,27 @@ def most_pieces(screen, faces, incident, found, n_found, width, height):
         t0, t1 = inside_image(screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1], width, height)
         if t0 < t1:
             span = (abs(screen[j, 0] - screen[i, 0]) + abs(screen[j, 1] - screen[i, 1])) * (t1 - t0)
-            total += 4 * np.int64(span) + 8
+            total += np.int64(span) + 6
     return total
 
 
 @kernel
-def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, ints, floats, owner):
-    """Cuts edges at the borders of pixels, and longer pieces into halves of a pixel.
+def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, cuts, owner):
+    """Cuts edges at the borders of pixels.
 
-    Fills ints, floats but for what is behind, and owner (N,), the edge's place in `found`; numbers the pixels met in
-    slots (H, W) int32, which comes filled with -1, and gives rows (H, 2) the first and last such column. Returns the
-    numbers of pieces and of pixels.
+    Fills cuts (N, 4) = share of the edge where the cut begins and where it ends, and the edge's normal (u, v) away
+    from the face in front, as long as the whole edge, and owner (N,), the edge's place in `found`; numbers the pixels
+    met in slots (H, W) int32, which comes filled with -1, and gives rows (H, 2) the first and last such column.
+    Returns the numbers of cuts and of pixels.
     """
     height, width = slots.shape
     n = n_slots = 0
     for e in range(n_found):
         k = found[e, 0]
         f = incident[k, 0]
-        corner_i, corner_j = incident[k, 1], incident[k, 2]
-        i, j = faces[f, corner_i], faces[f, corner_j]
-        u0, v0, q0 = screen[i, 0], screen[i, 1], screen[i, 2]
-        u1, v1, q1 = screen[j, 0], screen[j, 1], screen[j, 2]
+        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
+        u0, v0 = screen[i, 0], screen[i, 1]
+        u1, v1 = screen[j, 0], screen[j, 1]
         t, t_end = inside_image(u0, v0, u1, v1, width, height)
         if not t < t_end:
             continue
@@ -178,7 +178,7 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, ints,
             else:
                 stop = min(next_v, t_end)
                 next_v += step_v
-            if not (stop - t) * length > SHORTEST_PIECE_PX:
+            if not (stop - t) * length > SHORTEST_CUT_PX:
                 t = max(t, stop)
                 continue
             middle = HALF * (t + stop)
@@ -189,27 +189,20 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, ints,
                     slots[row, column] = n_slots
                     n_slots += 1
                     rows[row, 0], rows[row, 1] = min(rows[row, 0], column), max(rows[row, 1], column)
-                parts = max(1, np.int64(ceil((stop - t) * length / LONGEST_PIECE_PX)))
-                if n + parts > ints.shape[0]:
+                if n == cuts.shape[0]:
                     return -1, n_slots
-                part = (stop - t) / np.float32(parts)
-                for p in range(parts):
-                    s = t + (np.float32(p) + HALF) * part
-                    ints[n, 0], ints[n, 1], ints[n, 2] = row * width + column, f, NONE
-                    ints[n, 3], ints[n, 4] = i, j
-                    floats[n, 0], floats[n, 1], floats[n, 2] = s, nu * part, nv * part
-                    floats[n, 3], floats[n, 4] = u0 + s * du, v0 + s * dv
-                    owner[n] = e
-                    n += 1
+                cuts[n, 0], cuts[n, 1], cuts[n, 2], cuts[n, 3] = t, stop, nu, nv
+                owner[n] = e
+                n += 1
             t = stop
     return n, n_slots
 
 
 @kernel
-def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, links):
+def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, links):
     """Lists, for the numbered pixels, the faces that touch them.
 
-    heads (n_slots,) comes -1; links (N, 2) = (face, next); planes (F, 9) = u, v, q of the first corner and how the
+    heads (n_slots,) comes -1, lengths (n_slots,) 0; links (N, 2) = (face, next); planes (F, 9) = u, v, q of the first corner and how the
     weights of the second and third and q change per pixel. Returns the number of links, also where they did not fit:
     the caller then brings more.
     """
@@ -255,6 +248,7 @@ def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, links):
                 lb, lc = du * lb_du + dv * lb_dv, du * lc_du + dv * lc_dv
                 if lb + half_b < ZERO or lc + half_c < ZERO or ONE - lb - lc + half_a < ZERO:
                     continue
+                lengths[slot] += 1
                 if n < links.shape[0]:
                     links[n, 0], links[n, 1] = f, heads[slot]
                     heads[slot] = n
@@ -263,75 +257,162 @@ def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, links):
 
 
 @kernel
-def look_behind(screen, faces, starts_of, incident, found, slots, planes, heads, links, perspective, n, ints, floats, owner):
-    """Drops the pieces that are hidden and completes the others with what is behind; returns how many are left.
+def inside_face(planes, f, u, v, du, dv, end):
+    """The part (a, b) of the way from (u, v), given from the first corner, along (du, dv) to `end` that f covers."""
+    b0, b1 = u * planes[f, 3] + v * planes[f, 4], du * planes[f, 3] + dv * planes[f, 4]
+    c0, c1 = u * planes[f, 5] + v * planes[f, 6], du * planes[f, 5] + dv * planes[f, 6]
+    low, high = ZERO * end, end
+    for k in range(3):
+        at, slope = (b0, b1) if k == 0 else ((c0, c1) if k == 1 else (ONE - b0 - c0, -b1 - c1))
+        at -= COVERS
+        if slope == ZERO:
+            if at < ZERO:
+                return end, low
+        elif slope > ZERO:
+            low = max(low, -at / slope)
+        else:
+            high = min(high, -at / slope)
+    return low, high
 
-    starts_of (N_incident, 2): for a row of `incident` the first and last row of its edge.
+
+@kernel
+def look_behind(
+    screen, faces, bounds, incident, found, slots, planes, heads, links, perspective, n, cuts, owner, room, ints, floats
+):
+    """The parts of the cut edges that are seen, each with what is behind it, as pieces in ints and floats.
+
+    bounds (N, 2): for a row of `incident` the first and last row of its edge; room: the longest list of a pixel.
+    Returns how many pieces there are, also where they did not fit: the caller then brings more room.
+
+    Along a cut every triangle of the pixel's list covers an interval. Between the ends of all these intervals nothing
+    changes, so that one look in the middle tells what hides the edge, or which triangle is next behind it.
     """
     width = slots.shape[1]
+    which = np.empty(room, np.int64)
+    reach = np.empty((room, 4), screen.dtype)  # first, last, q at the cut's beginning, growth of q
+    stops = np.empty(3 * room + 2, screen.dtype)
     kept = 0
     for p in range(n):
         e = owner[p]
-        k = found[e, 0]
-        beside = found[e, 1]
-        first, last = starts_of[k, 0], starts_of[k, 1]
-        i, j = ints[p, 3], ints[p, 4]
-        t = floats[p, 0]
-        nu, nv = floats[p, 1], floats[p, 2]
-        q0, q1 = screen[i, 2] * (ONE - t), screen[j, 2] * t
-        q = q0 + q1
+        k, beside = found[e, 0], found[e, 1]
+        f = incident[k, 0]
+        first, last = bounds[k, 0], bounds[k, 1]
+        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
+        t0, end = cuts[p, 0], cuts[p, 1] - cuts[p, 0]
+        nu, nv = cuts[p, 2], cuts[p, 3]
+        u0, v0 = screen[i, 0], screen[i, 1]
+        du, dv = screen[j, 0] - u0, screen[j, 1] - v0
         to_beside = BESIDE_PX / sqrt(nu * nu + nv * nv)
-        u, v = floats[p, 3] + to_beside * nu, floats[p, 4] + to_beside * nv
-        limit = q + SAME_DEPTH * abs(q)
-        behind, behind_q = NONE, FAR * ONE
-        hidden = False
-        pixel = ints[p, 0]
+        u_off, v_off = t0 * du + to_beside * nu, t0 * dv + to_beside * nv
+        q_ends = screen[j, 2] - screen[i, 2]
+        q = screen[i, 2] + t0 * q_ends
+        q_limit, growth = q + SAME_DEPTH * abs(q), q_ends  # what is nearer than this hides
+        pixel = cuts_pixel(screen, i, t0 + HALF * end, du, dv, width)
         link = heads[slots[pixel // width, pixel % width]]
+        count, n_stops, hidden = 0, 1, False
+        stops[0] = ZERO
         while link >= 0:
             f = links[link, 0]
             link = links[link, 1]
-            du, dv = u - planes[f, 0], v - planes[f, 1]
-            lb, lc = du * planes[f, 3] + dv * planes[f, 4], du * planes[f, 5] + dv * planes[f, 6]
-            if lb < COVERS or lc < COVERS or lb + lc > ONE - COVERS:
-                continue
-            there = planes[f, 2] + du * planes[f, 7] + dv * planes[f, 8]
-            if not there > behind_q:
+            u, v = (u0 - planes[f, 0]) + u_off, (v0 - planes[f, 1]) + v_off
+            low, high = inside_face(planes, f, u, v, du, dv, end)
+            if not low < high:
                 continue
             own = False
             for m in range(first, last):
                 own = own or incident[m, 0] == f
             if own:
                 continue
-            if there > limit:
+            there = planes[f, 2] + u * planes[f, 7] + v * planes[f, 8]
+            rise = du * planes[f, 7] + dv * planes[f, 8]
+            over_low = there + low * rise - (q_limit + low * growth)
+            over_high = there + high * rise - (q_limit + high * growth)
+            if over_low > ZERO and over_high > ZERO and low <= ZERO and high >= end:
                 hidden = True
                 break
-            behind, behind_q = f, there
+            which[count] = f
+            reach[count, 0], reach[count, 1], reach[count, 2], reach[count, 3] = low, high, there, rise
+            count += 1
+            if low > ZERO:
+                stops[n_stops] = low
+                n_stops += 1
+            if high < end:
+                stops[n_stops] = high
+                n_stops += 1
+            if (over_low > ZERO) != (over_high > ZERO):  # the edge passes through the face
+                stops[n_stops] = low + (high - low) * (over_low / (over_low - over_high))
+                n_stops += 1
         if hidden:
             continue
-        ints[kept, 0], ints[kept, 1], ints[kept, 3], ints[kept, 4] = pixel, ints[p, 1], i, j
-        for m in range(5):
-            floats[kept, m] = floats[p, m]
-        if perspective:
-            z = ONE / q
-            w0, w1 = q0 * z, q1 * z
-        else:
-            z, w0, w1 = -q, ONE - t, t
-        for m in range(5, FLOATS):
-            floats[kept, m] = ZERO
-        floats[kept, 5 + incident[k, 1]], floats[kept, 5 + incident[k, 2]], floats[kept, 8] = w0, w1, z
-        if beside >= 0:
-            ints[kept, 2] = incident[beside, 0]
-            floats[kept, 9 + incident[beside, 1]], floats[kept, 9 + incident[beside, 2]] = w0, w1
-            floats[kept, 12] = z
-        else:
-            ints[kept, 2] = behind
-            if behind >= 0:
-                b0, b1, b2, bz = weights_at(
-                    screen, faces[behind, 0], faces[behind, 1], faces[behind, 2], u, v, perspective
-                )
-                floats[kept, 9], floats[kept, 10], floats[kept, 11], floats[kept, 12] = b0, b1, b2, bz
-        kept += 1
+        for m in range(1, n_stops):
+            value = stops[m]
+            at = m
+            while at > 0 and stops[at - 1] > value:
+                stops[at] = stops[at - 1]
+                at -= 1
+            stops[at] = value
+        stops[n_stops] = end
+        begin = ZERO * end
+        before = np.int64(-2)  # what the part that began at `begin` has behind it; -2: it is hidden
+        for m in range(n_stops + 1):
+            now = np.int64(-2)
+            if m < n_stops:
+                middle = HALF * (stops[m] + stops[m + 1])
+                if not stops[m + 1] > stops[m]:
+                    continue
+                now, best = NONE, FAR * ONE
+                for h in range(count):
+                    there = reach[h, 2] + middle * reach[h, 3]
+                    if reach[h, 0] <= middle and middle <= reach[h, 1] and there > best:
+                        now, best = which[h], there
+                if now >= 0 and best > q_limit + middle * growth:
+                    now = np.int64(-2)
+                if now == before:
+                    continue
+            stop = stops[m]
+            if before > -2 and stop > begin:
+                if kept < ints.shape[0]:
+                    s = HALF * (begin + stop)
+                    t, share = t0 + s, stop - begin
+                    ints[kept, 0], ints[kept, 1], ints[kept, 2] = pixel, incident[k, 0], before
+                    ints[kept, 3], ints[kept, 4] = i, j
+                    floats[kept, 0], floats[kept, 1], floats[kept, 2] = t, nu * share, nv * share
+                    floats[kept, 3], floats[kept, 4] = u0 + t * du, v0 + t * dv
+                    for w in range(5, FLOATS):
+                        floats[kept, w] = ZERO
+                    q0, q1 = screen[i, 2], screen[j, 2]
+                    if perspective:
+                        z = ONE / (q0 * (ONE - t) + q1 * t)
+                        w0, w1 = q0 * (ONE - t) * z, q1 * t * z
+                    else:
+                        z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
+                    floats[kept, 5 + incident[k, 1]], floats[kept, 5 + incident[k, 2]] = w0, w1
+                    floats[kept, 8] = z
+                    if beside >= 0:
+                        ints[kept, 2] = incident[beside, 0]
+                        floats[kept, 9 + incident[beside, 1]], floats[kept, 9 + incident[beside, 2]] = w0, w1
+                        floats[kept, 12] = z
+                    elif before >= 0:
+                        a, b, c = faces[before, 0], faces[before, 1], faces[before, 2]
+                        u, v = (u0 - screen[a, 0]) + u_off + s * du, (v0 - screen[a, 1]) + v_off + s * dv
+                        lb, lc = (
+                            u * planes[before, 3] + v * planes[before, 4],
+                            u * planes[before, 5] + v * planes[before, 6],
+                        )
+                        w0, w1, w2, z = surface_weights(
+                            ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
+                        )
+                        floats[kept, 9], floats[kept, 10], floats[kept, 11], floats[kept, 12] = w0, w1, w2, z
+                kept += 1
+            begin, before = stop, now
     return kept
+
+
+@kernel
+def cuts_pixel(screen, i, t, du, dv, width):
+    """Number of the pixel that a cut lies in, from its middle."""
+    column = np.int64(np.floor(screen[i, 0] + t * du + HALF))
+    return np.int64(np.floor(screen[i, 1] + t * dv + HALF)) * width + column
 
 
 @kernel

@@ -140,30 +140,36 @@ class CpuRaster:
         n_found = cpu_edges.find_edges(
             screen, faces, areas, topology.starts, topology.incident, topology.seams, which, found
         )
-        room = cpu_edges.most_pieces(screen, faces, topology.incident, found, n_found, width, height)
+        room = cpu_edges.most_cuts(screen, faces, topology.incident, found, n_found, width, height)
         if room == 0:
             return none
-        ints, floats = np.empty((room, cpu_edges.INTS), np.int32), np.empty((room, cpu_edges.FLOATS), self.dtype)
-        owner = np.empty(room, np.int64)
+        cuts, owner = np.empty((room, 4), self.dtype), np.empty(room, np.int64)
         slots = self._scratch.take(self.size, np.int32, fill=-1)
         rows = np.empty((height, 2), np.int64)
         rows[:, 0], rows[:, 1] = width, -1
         n, n_slots = cpu_edges.cut_edges(
-            screen, faces, areas, topology.incident, found, n_found, slots, rows, ints, floats, owner
+            screen, faces, areas, topology.incident, found, n_found, slots, rows, cuts, owner
         )
-        assert n >= 0, "most_pieces promised room for every piece"
+        assert n >= 0, "most_cuts promised room for every cut"
         planes = np.empty((len(faces), 9), self.dtype)
         links = np.empty((16 * max(n_slots, 64), 2), np.int32)
         while True:
-            heads = np.full(n_slots, -1, np.int32)
-            needed = cpu_edges.faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, links)
+            heads, lengths = np.full(n_slots, -1, np.int32), np.zeros(n_slots, np.int32)
+            needed = cpu_edges.faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, links)
             if needed <= len(links):
                 break
             links = np.empty((needed, 2), np.int32)
-        kept = cpu_edges.look_behind(
-            screen, faces, topology.bounds, topology.incident, found, slots, planes, heads, links,
-            self.perspective, n, ints, floats, owner,
-        )  # fmt: skip
+        longest = int(lengths.max(initial=0))
+        kept, space = 0, n + 256
+        while True:
+            ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
+            kept = cpu_edges.look_behind(
+                screen, faces, topology.bounds, topology.incident, found, slots, planes, heads, links,
+                self.perspective, n, cuts, owner, longest, ints, floats,
+            )  # fmt: skip
+            if kept <= space:
+                break
+            space = kept
         slots.fill(-1)
         self._scratch.give(slots, fill=-1)
         return Pieces(ints[:kept].copy(), floats[:kept].copy())
