@@ -1,0 +1,349 @@
+"""Images of shaded surfaces on the CPU: albedo from vertices or a texture, Lambert and glossy light on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.kernels.cpu_layers import seen_normal, seen_normal_vjp
+from bodyfit.kernels.cpu_raster import kernel, scatter_weights, weights_at
+from bodyfit.kernels.scalar import HALF, ONE, ZERO
+from bodyfit.kernels.scalar_shading import (
+    INV_PI,
+    bilinear,
+    bilinear_vjp,
+    diffuse_harmonics,
+    diffuse_harmonics_vjp,
+    glossy_lobe,
+    glossy_lobe_vjp,
+    texel,
+    toward,
+    toward_vjp,
+)
+
+TEXTURED, REPEATED, LIT, GLOSSY, PERSPECTIVE = 1, 2, 4, 8, 16
+"""Bits of `flags`."""
+
+
+class Surface(NamedTuple):
+    """What a face carries: world points and normals (V, 3), albedo (V, 3); texture image (Ht, Wt, 3), uv (N, 2)."""
+
+    points: NDArray
+    normals: NDArray
+    albedo: NDArray
+    image: NDArray
+    uv: NDArray
+
+
+class Light(NamedTuple):
+    """sh (9, 3); lamps (L, 6): unit direction to the light or its place, and its colour; places (L,) bool: which of
+    both; gloss (4,): F0 and alpha; eye (3,): the camera's place, or the unit direction to it where all are parallel."""
+
+    sh: NDArray
+    lamps: NDArray
+    places: NDArray
+    gloss: NDArray
+    eye: NDArray
+
+
+@kernel
+def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
+    """Linear colour sent to the eye from albedo (r, g, b) at (x, y, z) with unit normal n."""
+    if not flags & LIT:
+        return r, g, b
+    sh = light.sh
+    basis = diffuse_harmonics(nx, ny, nz)
+    er = eg = eb = ZERO * nx
+    for k in range(9):
+        er += basis[k] * sh[k, 0]
+        eg += basis[k] * sh[k, 1]
+        eb += basis[k] * sh[k, 2]
+    er, eg, eb = er * r, eg * g, eb * b
+    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    if flags & PERSPECTIVE:
+        ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
+    for m in range(light.lamps.shape[0]):
+        lamp = light.lamps[m]
+        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + ZERO * x
+        if light.places[m]:
+            lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
+        nl = nx * lx + ny * ly + nz * lz
+        if not nl > ZERO:
+            continue
+        lobe = weight = ZERO * x
+        if flags & GLOSSY:
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+        diffuse = nl * INV_PI
+        fr, fg, fb = light.gloss[0], light.gloss[1], light.gloss[2]
+        er += falloff * lamp[3] * (r * diffuse + lobe * (fr + (ONE - fr) * weight))
+        eg += falloff * lamp[4] * (g * diffuse + lobe * (fg + (ONE - fg) * weight))
+        eb += falloff * lamp[5] * (b * diffuse + lobe * (fb + (ONE - fb) * weight))
+    return er, eg, eb
+
+
+@kernel
+def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b):
+    """Adds to the arrays of v_light (float64) and returns the cotangents of albedo, place and normal."""
+    o = ZERO * x
+    if not flags & LIT:
+        return v_r, v_g, v_b, o, o, o, o, o, o
+    sh, v_sh = light.sh, v_light.sh
+    basis = diffuse_harmonics(nx, ny, nz)
+    a_r = a_g = a_b = o  # cotangents of the albedo
+    for k in range(9):
+        a_r += basis[k] * sh[k, 0]
+        a_g += basis[k] * sh[k, 1]
+        a_b += basis[k] * sh[k, 2]
+        v_sh[k, 0] += basis[k] * r * v_r
+        v_sh[k, 1] += basis[k] * g * v_g
+        v_sh[k, 2] += basis[k] * b * v_b
+    a_r, a_g, a_b = a_r * v_r, a_g * v_g, a_b * v_b
+    wr, wg, wb = r * v_r, g * v_g, b * v_b
+    n_x, n_y, n_z = diffuse_harmonics_vjp(
+        nx, ny, nz,
+        sh[1, 0] * wr + sh[1, 1] * wg + sh[1, 2] * wb, sh[2, 0] * wr + sh[2, 1] * wg + sh[2, 2] * wb,
+        sh[3, 0] * wr + sh[3, 1] * wg + sh[3, 2] * wb, sh[4, 0] * wr + sh[4, 1] * wg + sh[4, 2] * wb,
+        sh[5, 0] * wr + sh[5, 1] * wg + sh[5, 2] * wb, sh[6, 0] * wr + sh[6, 1] * wg + sh[6, 2] * wb,
+        sh[7, 0] * wr + sh[7, 1] * wg + sh[7, 2] * wb, sh[8, 0] * wr + sh[8, 1] * wg + sh[8, 2] * wb,
+    )  # fmt: skip
+    p_x = p_y = p_z = o
+    e_x = e_y = e_z = o
+    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    if flags & PERSPECTIVE:
+        ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
+    for m in range(light.lamps.shape[0]):
+        lamp, v_lamp = light.lamps[m], v_light.lamps[m]
+        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + o
+        if light.places[m]:
+            lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
+        nl = nx * lx + ny * ly + nz * lz
+        if not nl > ZERO:
+            continue
+        lobe = weight = o
+        if flags & GLOSSY:
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+        diffuse = nl * INV_PI
+        v_lobe = v_weight = v_nl = v_falloff = o
+        for k in range(3):
+            albedo, v_out = (r, v_r) if k == 0 else ((g, v_g) if k == 1 else (b, v_b))
+            f0 = light.gloss[k]
+            fresnel = f0 + (ONE - f0) * weight
+            sent = albedo * diffuse + lobe * fresnel
+            v_lamp[3 + k] += v_out * falloff * sent
+            v_falloff += v_out * lamp[3 + k] * sent
+            v_sent = v_out * falloff * lamp[3 + k]
+            v_nl += v_sent * albedo * INV_PI
+            v_lobe += v_sent * fresnel
+            v_weight += v_sent * lobe * (ONE - f0)
+            v_light.gloss[k] += v_sent * lobe * (ONE - weight)
+            if k == 0:
+                a_r += v_sent * diffuse
+            elif k == 1:
+                a_g += v_sent * diffuse
+            else:
+                a_b += v_sent * diffuse
+        n_x, n_y, n_z = n_x + v_nl * lx, n_y + v_nl * ly, n_z + v_nl * lz
+        l_x, l_y, l_z = v_nl * nx, v_nl * ny, v_nl * nz
+        if flags & GLOSSY:
+            t = glossy_lobe_vjp(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3], v_lobe, v_weight)
+            n_x, n_y, n_z = n_x + t[0], n_y + t[1], n_z + t[2]
+            l_x, l_y, l_z = l_x + t[3], l_y + t[4], l_z + t[5]
+            e_x, e_y, e_z = e_x + t[6], e_y + t[7], e_z + t[8]
+            v_light.gloss[3] += t[9]
+        if light.places[m]:
+            l_x, l_y, l_z = toward_vjp(x, y, z, lamp[0], lamp[1], lamp[2], l_x, l_y, l_z, v_falloff)
+            p_x, p_y, p_z = p_x - l_x, p_y - l_y, p_z - l_z
+        v_lamp[0] += l_x
+        v_lamp[1] += l_y
+        v_lamp[2] += l_z
+    if flags & GLOSSY:
+        if flags & PERSPECTIVE:
+            e_x, e_y, e_z = toward_vjp(x, y, z, light.eye[0], light.eye[1], light.eye[2], e_x, e_y, e_z, o)
+            p_x, p_y, p_z = p_x - e_x, p_y - e_y, p_z - e_z
+        v_light.eye[0] += e_x
+        v_light.eye[1] += e_y
+        v_light.eye[2] += e_z
+    return a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z
+
+
+@kernel
+def albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc):
+    """Linear albedo of face f at weights p."""
+    if not flags & TEXTURED:
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        s = surface.albedo
+        return (
+            pa * s[a, 0] + pb * s[b, 0] + pc * s[c, 0],
+            pa * s[a, 1] + pb * s[b, 1] + pc * s[c, 1],
+            pa * s[a, 2] + pb * s[b, 2] + pc * s[c, 2],
+        )
+    image, uv = surface.image, surface.uv
+    a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
+    repeat = (flags & REPEATED) != 0
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    return (
+        bilinear(image[j0, i0, 0], image[j0, i1, 0], image[j1, i0, 0], image[j1, i1, 0], s, t),
+        bilinear(image[j0, i0, 1], image[j0, i1, 1], image[j1, i0, 1], image[j1, i1, 1], s, t),
+        bilinear(image[j0, i0, 2], image[j0, i1, 2], image[j1, i0, 2], image[j1, i1, 2], s, t),
+    )
+
+
+@kernel
+def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b):
+    """Adds to albedo or image and uv of v_surface (float64) and returns the cotangents of the weights."""
+    v_pa = v_pb = v_pc = ZERO * pa
+    if not flags & TEXTURED:
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        s, v_s = surface.albedo, v_surface.albedo
+        for k in range(3):
+            v = v_r if k == 0 else (v_g if k == 1 else v_b)
+            v_pa += v * s[a, k]
+            v_pb += v * s[b, k]
+            v_pc += v * s[c, k]
+            v_s[a, k] += v * pa
+            v_s[b, k] += v * pb
+            v_s[c, k] += v * pc
+        return v_pa, v_pb, v_pc
+    image, uv, v_image, v_uv = surface.image, surface.uv, v_surface.image, v_surface.uv
+    a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
+    repeat = (flags & REPEATED) != 0
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    v_x = v_y = ZERO * pa
+    for k in range(3):
+        v = v_r if k == 0 else (v_g if k == 1 else v_b)
+        t00, t10, t01, t11, v_s, v_t = bilinear_vjp(
+            image[j0, i0, k], image[j0, i1, k], image[j1, i0, k], image[j1, i1, k], s, t, v
+        )
+        v_image[j0, i0, k] += t00
+        v_image[j0, i1, k] += t10
+        v_image[j1, i0, k] += t01
+        v_image[j1, i1, k] += t11
+        v_x += v_s
+        v_y += v_t
+    v_x, v_y = v_x * np.float32(image.shape[1]), v_y * np.float32(image.shape[0])
+    v_uv[a, 0] += pa * v_x
+    v_uv[a, 1] += pa * v_y
+    v_uv[b, 0] += pb * v_x
+    v_uv[b, 1] += pb * v_y
+    v_uv[c, 0] += pc * v_x
+    v_uv[c, 1] += pc * v_y
+    return v_x * uv[a, 0] + v_y * uv[a, 1], v_x * uv[b, 0] + v_y * uv[b, 1], v_x * uv[c, 0] + v_y * uv[c, 1]
+
+
+@kernel
+def color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, area):
+    """Linear colour of face f at weights p, seen by the eye."""
+    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
+    if not flags & LIT:
+        return r, g, b
+    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+    s = surface.points
+    nx, ny, nz, _, _, _ = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    return shade(
+        flags, light, r, g, b,
+        pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
+        pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
+        pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
+        nx, ny, nz,
+    )  # fmt: skip
+
+
+@kernel
+def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b):
+    """Adds to v_surface and v_light and returns the cotangents of the weights."""
+    if not flags & LIT:
+        return albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b)
+    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+    s, v_s = surface.points, v_surface.points
+    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
+    nx, ny, nz, mx, my, mz = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z = shade_vjp(
+        flags, light, v_light, r, g, b,
+        pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
+        pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
+        pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
+        nx, ny, nz, v_r, v_g, v_b,
+    )  # fmt: skip
+    wa, wb, wc = albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b)
+    ua, ub, uc = seen_normal_vjp(
+        surface.normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_surface.normals
+    )
+    for m in range(3):
+        v = p_x if m == 0 else (p_y if m == 1 else p_z)
+        wa += v * s[i, m]
+        wb += v * s[j, m]
+        wc += v * s[k, m]
+        v_s[i, m] += v * pa
+        v_s[j, m] += v * pb
+        v_s[k, m] += v * pc
+    return wa + ua, wb + ub, wc + uc
+
+
+@kernel
+def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, image):
+    """image (H, W, 3), which comes 0, = mean over all samples of the linear colour."""
+    n = np.float32(samples)
+    share = ONE / (n * n)
+    perspective = (flags & PERSPECTIVE) != 0
+    for r in range(reach[0], reach[1] + 1):
+        v = (np.float32(r) + HALF) / n - HALF
+        for col in range(reach[2], reach[3] + 1):
+            f = ids[r, col]
+            if f < 0:
+                continue
+            u = (np.float32(col) + HALF) / n - HALF
+            pa, pb, pc, _ = weights_at(screen, faces[f, 0], faces[f, 1], faces[f, 2], u, v, perspective)
+            red, green, blue = color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, areas[f])
+            pixel = image[r // samples, col // samples]
+            pixel[0] += share * red
+            pixel[1] += share * green
+            pixel[2] += share * blue
+
+
+@kernel
+def paint_color_vjp(
+    screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, v_image, v_surface, v_light, v_screen
+):
+    """Adds to v_surface, v_light and v_screen (V, 3), all float64."""
+    n = np.float32(samples)
+    share = ONE / (n * n)
+    perspective = (flags & PERSPECTIVE) != 0
+    for r in range(reach[0], reach[1] + 1):
+        v = (np.float32(r) + HALF) / n - HALF
+        for col in range(reach[2], reach[3] + 1):
+            f = ids[r, col]
+            if f < 0:
+                continue
+            g = v_image[r // samples, col // samples]
+            u = (np.float32(col) + HALF) / n - HALF
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            pa, pb, pc, _ = weights_at(screen, a, b, c, u, v, perspective)
+            v_pa, v_pb, v_pc = color_at_vjp(
+                flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, areas[f],
+                share * g[0], share * g[1], share * g[2],
+            )  # fmt: skip
+            scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
+
+
+@kernel
+def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_image, jumps):
+    """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
+    for p in range(ints.shape[0]):
+        g = v_image[ints[p, 0]]
+        total = ZERO * floats[p, 0]
+        for side in range(2):
+            f = ints[p, 1 + side]
+            if f < 0:
+                continue
+            w = 5 + 4 * side
+            red, green, blue = color_at(
+                flags, surface, light, faces, uv_faces, f,
+                floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
+            )  # fmt: skip
+            seen = g[0] * red + g[1] * green + g[2] * blue
+            total += seen if side == 0 else -seen
+        jumps[p] = total

@@ -1,0 +1,118 @@
+"""The images of a raster as torch operations: forward from the raster, backward through its `_vjp` methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.autograd.function import once_differentiable
+
+from bodyfit.kernels import cpu_layers
+from bodyfit.kernels.cpu_shade import Light, Surface
+from bodyfit.render.cpu_raster import CpuRaster
+from bodyfit.render.extra import Tensor, torch
+
+
+def to_array(tensor: Tensor) -> Any:
+    """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one."""
+    plain = tensor.detach()
+    if plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
+        return plain[:1].contiguous().expand(plain.shape).numpy()
+    return plain.contiguous().numpy()
+
+
+class Cover(torch.autograd.Function):
+    """(alpha, premultiplied depth) of camera points (B, V, 3) and intrinsics (B, 4)."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(points, intrinsics)  # so that torch refuses where they were changed in the meantime
+        ctx.raster = raster
+        return torch.from_numpy(raster.alpha), torch.from_numpy(raster.depth)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_alpha: Tensor, v_depth: Tensor) -> Any:
+        _ = ctx.saved_tensors
+        v_points, v_intrinsics = ctx.raster.cover_vjp(to_array(v_alpha), to_array(v_depth))
+        return torch.from_numpy(v_points), torch.from_numpy(v_intrinsics), None
+
+
+class Paint(torch.autograd.Function):
+    """Premultiplied attributes (B, H, W, C) of vertex values (B, V, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> Tensor:
+        ctx.save_for_backward(values, points, intrinsics)
+        ctx.raster = raster
+        return torch.from_numpy(raster.paint(to_array(values)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_image: Tensor) -> Any:
+        values = to_array(ctx.saved_tensors[0])
+        return (*(torch.from_numpy(v) for v in ctx.raster.paint_vjp(values, to_array(v_image))), None)
+
+
+class PaintNormals(torch.autograd.Function):
+    """Premultiplied unit normals (B, H, W, 3) of vertex normals (B, V, 3) of any length."""
+
+    @staticmethod
+    def forward(ctx: Any, normals: Tensor, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> Tensor:
+        ctx.save_for_backward(normals, points, intrinsics)
+        ctx.raster = raster
+        return torch.from_numpy(raster.paint_normals(to_array(normals)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_image: Tensor) -> Any:
+        normals = to_array(ctx.saved_tensors[0])
+        return (*(torch.from_numpy(v) for v in ctx.raster.paint_normals_vjp(normals, to_array(v_image))), None)
+
+
+class PaintColor(torch.autograd.Function):
+    """Premultiplied linear colour (B, H, W, 3); `tensors` are those of Surface, then those of Light."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, intrinsics: Tensor, raster: CpuRaster, flags: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(points, intrinsics, *tensors)
+        ctx.raster, ctx.flags = raster, flags
+        arrays = [to_array(t) for t in tensors]
+        return torch.from_numpy(raster.paint_color(flags, Surface(*arrays[:5]), Light(*arrays[5:])))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_image: Tensor) -> Any:
+        arrays = [to_array(t) for t in ctx.saved_tensors[2:]]
+        v_surface, v_light, v_points, v_intrinsics = ctx.raster.paint_color_vjp(
+            ctx.flags, Surface(*arrays[:5]), Light(*arrays[5:]), to_array(v_image)
+        )
+        cotangents = [torch.from_numpy(v) for v in (*v_surface, *v_light)]
+        needs = ctx.needs_input_grad[4:]
+        rest = [v if need else None for v, need in zip(cotangents, needs, strict=True)]
+        return torch.from_numpy(v_points), torch.from_numpy(v_intrinsics), None, None, *rest
+
+
+class VertexNormals(torch.autograd.Function):
+    """Sums (B, V, 3) of the area normals about each vertex of points (B, V, 3); faces (F, 3) an int32 array."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, faces: Any) -> Tensor:
+        ctx.save_for_backward(points)
+        ctx.faces = faces
+        arrays = to_array(points)
+        normals = np.zeros(arrays.shape, arrays.dtype)
+        for b in range(len(arrays)):
+            cpu_layers.sum_normals(arrays[b], faces, normals[b])
+        return torch.from_numpy(normals)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_normals: Tensor) -> Any:
+        points, cotangents = to_array(ctx.saved_tensors[0]), to_array(v_normals)
+        v_points = np.zeros(points.shape, points.dtype)
+        for b in range(len(points)):
+            cpu_layers.sum_normals_vjp(points[b], ctx.faces, cotangents[b], v_points[b])
+        return torch.from_numpy(v_points), None

@@ -1,0 +1,435 @@
+"""Images of a mesh that can be differentiated, edges included: `render`, on the CPU.
+
+The image is that of a box filter: each pixel the integral over its square. Its change has two parts (Li et al. 2018,
+"Differentiable Monte Carlo Ray Tracing through Edge Sampling"): what changes inside of the visible faces, taken at
+the samples, and what the edges sweep over, integrated along the visible edges of the mesh themselves. The second
+does not depend on the samples, so a coverage of one sample per pixel has the right gradient too.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from bodyfit.camera import Camera
+from bodyfit.errors import DeviceError, InputError
+from bodyfit.kernels.cpu_shade import GLOSSY, LIT, PERSPECTIVE, REPEATED, TEXTURED
+from bodyfit.render.camera import RenderCamera
+from bodyfit.render.clip import Cut, cut_near
+from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
+from bodyfit.render.extra import Tensor, torch
+from bodyfit.render.layers import Cover, Paint, PaintColor, PaintNormals, VertexNormals, to_array
+from bodyfit.render.rendered import Rendered
+from bodyfit.render.scene import Lighting, Material, Texture, check_shape
+from bodyfit.render.topology import Topology, find_topology
+
+MAX_SAMPLES = 16
+GREY = 0.8
+
+
+class RenderContext:
+    """What calls with the same mesh share: the edges of its faces, buffers, threads. Make one per loop.
+
+    Args:
+        threads: how many images of a batch are drawn at once; the pictures do not depend on it. All cores by default.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        n_threads = threads if threads is not None else (os.cpu_count() or 1)
+        if n_threads < 1:
+            raise InputError("threads", "at least 1", str(threads))
+        self.scratch = Scratch()
+        self.pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
+        self._faces: Any = None
+        self._uv_faces: Any = None
+        self._topology: Topology | None = None
+
+    def topology(self, faces: Any, uv_faces: Any, vertices: Any) -> Topology:
+        """The edges of faces (F, 3), found anew where faces differ from the last call's, or twins came apart."""
+        known = (
+            self._topology is not None
+            and _same(self._faces, faces)
+            and _same(self._uv_faces, uv_faces)
+            and self._topology.holds(vertices)
+        )
+        if not known or self._topology is None:
+            self._faces, self._uv_faces = faces, uv_faces
+            self._topology = find_topology(faces, vertices, uv_faces)
+        return self._topology
+
+
+class NativeRenderer:
+    """`render` with a context of its own: the backend "native" of the `Renderer` protocol."""
+
+    name = "native"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._context = RenderContext(threads)
+
+    def render(
+        self,
+        vertices: Tensor,
+        faces: Any,
+        camera: RenderCamera | Camera,
+        *,
+        vertex_attributes: Tensor | None = None,
+        texture: Texture | None = None,
+        material: Material | None = None,
+        lighting: Lighting | None = None,
+        background: Tensor | None = None,
+        samples: int = 1,
+    ) -> Rendered:
+        """See `render`."""
+        return render(
+            vertices,
+            faces,
+            camera,
+            vertex_attributes=vertex_attributes,
+            texture=texture,
+            material=material,
+            lighting=lighting,
+            background=background,
+            samples=samples,
+            context=self._context,
+        )
+
+
+def render(
+    vertices: Tensor,
+    faces: Any,
+    camera: RenderCamera | Camera,
+    *,
+    vertex_attributes: Tensor | None = None,
+    texture: Texture | None = None,
+    material: Material | None = None,
+    lighting: Lighting | None = None,
+    background: Tensor | None = None,
+    samples: int = 1,
+    context: RenderContext | None = None,
+) -> Rendered:
+    """Draws triangle meshes; gradients reach every float tensor given.
+
+    Any mesh will do: open or closed, both sides of a face are seen, vertices at the same place count as one where
+    the surface's edges are looked for. A normal is turned to the side from which its face is seen. Where triangles
+    pass through each other, the curve in which they meet is no edge of the mesh: its part of the gradient is missing.
+    Nothing casts a shadow.
+
+    Args:
+        vertices: (B, V, 3) or (V, 3) metres, world (or camera, with a plain `Camera`).
+        faces: (F, 3) whole numbers, the same for all of the batch.
+        camera: for perspective or parallel rays; its tensors may have the batch axis.
+        vertex_attributes: (V, C) or (B, V, C), interpolated into `attributes`; three channels are the albedo too.
+        texture: the albedo, before attributes and material.
+        material: albedo where nothing else gives one, and gloss.
+        lighting: without it `color` is the albedo itself.
+        background: (3,), (H, W, 3) or (B, H, W, 3) linear; `color` is composited over it.
+        samples: n for n × n samples per pixel, 1 to 16.
+        context: keeps what calls with the same faces share.
+
+    Returns:
+        Rendered: its images are made when asked for.
+
+    Raises:
+        InputError: shapes, numbers or indices that are no mesh, camera or image; vertices that are not finite.
+        DeviceError: tensors that are not on the CPU.
+    """
+    points_world, triangles = _check_mesh(vertices, faces)
+    n_batch = points_world.shape[0]
+    view = camera if isinstance(camera, RenderCamera) else RenderCamera.from_camera(camera)
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
+        raise InputError("samples", f"a whole number from 1 to {MAX_SAMPLES}", repr(samples))
+    n_batch = max(n_batch, _batch_of(view.intrinsics, 1), _batch_of(view.pose, 2))
+    kind = points_world.dtype
+    points_world = _batched("vertices", points_world, 2, n_batch)
+    intrinsics = _batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
+    pose = _batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
+    points_cam = points_world @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+    attributes = None
+    if vertex_attributes is not None:
+        check_shape("vertex_attributes", vertex_attributes, points_world.shape[1], None, names="(V, C)")
+        attributes = _batched("vertex_attributes", vertex_attributes.to(kind), 2, n_batch)
+    behind = None
+    if background is not None:
+        behind = _check_background(background.to(kind), n_batch, view)
+    uv_faces = None if texture is None else _check_uv_faces(texture, triangles)
+    context = RenderContext(threads=1 if n_batch == 1 else None) if context is None else context
+    scene = _Scene(view, points_world, points_cam, intrinsics, pose, attributes, texture, material, lighting)
+    if n_batch and bool((points_cam.detach()[:, :, 2] < view.near_m).any()):
+        items = [_draw_cut(scene.item(b), triangles, uv_faces, samples) for b in range(n_batch)]
+        return _joined(items, behind)
+    return _draw(scene, triangles, uv_faces, samples, behind, context)
+
+
+class _Scene:
+    """A checked call: tensors with their batch axis; texture, material and lights as they came."""
+
+    def __init__(
+        self,
+        view: RenderCamera,
+        points_world: Tensor,
+        points_cam: Tensor,
+        intrinsics: Tensor,
+        pose: Tensor,
+        attributes: Tensor | None,
+        texture: Texture | None,
+        material: Material | None,
+        lighting: Lighting | None,
+    ) -> None:
+        self.view, self.points_world, self.points_cam = view, points_world, points_cam
+        self.intrinsics, self.pose, self.attributes = intrinsics, pose, attributes
+        self.lit = lighting is not None
+        n_batch, kind = points_world.shape[0], points_world.dtype
+        self.perspective = view.projection == "perspective"
+        self.flags = PERSPECTIVE if self.perspective else 0
+        zeros = points_world.new_zeros
+        self.albedo, self.image, self.uv = zeros(n_batch, 0, 3), zeros(n_batch, 0, 0, 3), zeros(n_batch, 0, 2)
+        self.colored = True
+        if texture is not None:
+            self.image = _batched("texture.image", texture.image.to(kind), 3, n_batch)
+            self.uv = _batched("texture.uv", texture.uv.to(kind), 2, n_batch)
+            self.flags |= TEXTURED | (REPEATED if texture.wrap == "repeat" else 0)
+        elif attributes is not None and attributes.shape[-1] == 3:
+            self.albedo = attributes
+        elif material is not None and material.albedo is not None:
+            flat = _batched("material.albedo", material.albedo.to(kind), 1, n_batch)
+            self.albedo = flat[:, None].expand(-1, points_world.shape[1], -1)
+        elif lighting is not None:
+            self.albedo = zeros(n_batch, points_world.shape[1], 3) + GREY
+        else:
+            self.colored = False
+        self.lights = _pack_lights(lighting, material, n_batch, points_world)
+        if lighting is not None:
+            self.flags |= LIT
+            if material is not None and material.specular is not None:
+                self.flags |= GLOSSY
+        R, t = pose[:, :3, :3], pose[:, :3, 3:]
+        eye = -(R.transpose(1, 2) @ t)[..., 0] if self.perspective else -R[:, 2]
+        self.lights = (*self.lights, eye)
+
+    def item(self, b: int) -> _Scene:
+        """Image b alone, with a batch axis of 1."""
+        one = object.__new__(_Scene)
+        one.__dict__.update(self.__dict__)
+        for name in ("points_world", "points_cam", "intrinsics", "pose", "albedo", "image", "uv"):
+            setattr(one, name, getattr(self, name)[b : b + 1])
+        one.attributes = None if self.attributes is None else self.attributes[b : b + 1]
+        one.lights = tuple(t[b : b + 1] for t in self.lights)
+        return one
+
+
+def _draw(
+    scene: _Scene,
+    faces: Any,
+    uv_faces: Any,
+    samples: int,
+    background: Tensor | None,
+    context: RenderContext,
+    normals_world: Tensor | None = None,
+) -> Rendered:
+    """All images of a scene in front of the near plane."""
+    points, intrinsics = scene.points_cam.contiguous(), scene.intrinsics.contiguous()
+    topology = context.topology(faces, uv_faces, to_array(scene.points_world))
+    mesh = Mesh(faces, faces if uv_faces is None else uv_faces, topology)
+    size = (scene.view.height, scene.view.width)
+    raster = CpuRaster(
+        to_array(points), to_array(intrinsics), mesh, size, samples, scene.perspective, context.scratch, context.pool
+    )
+    alpha, depth = Cover.apply(points, intrinsics, raster)  # type: ignore[misc]
+    named: list[tuple[Tensor, Tensor]] = []
+    vertex_normals: list[Tensor] = [] if normals_world is None else [normals_world]
+
+    def names(which: int) -> Tensor:
+        if not named:
+            face_id, weights = raster.names()
+            named.append((torch.from_numpy(face_id), torch.from_numpy(weights)))
+        return named[0][which]
+
+    def world_normals() -> Tensor:
+        if not vertex_normals:
+            vertex_normals.append(VertexNormals.apply(scene.points_world, faces))  # type: ignore[arg-type]
+        return vertex_normals[0]
+
+    def normals() -> Tensor:
+        in_camera = world_normals() @ scene.pose[:, :3, :3].transpose(1, 2)
+        return PaintNormals.apply(in_camera, points, intrinsics, raster)  # type: ignore[return-value]
+
+    def attributes() -> Tensor | None:
+        if scene.attributes is None:
+            return None
+        return Paint.apply(scene.attributes, points, intrinsics, raster)  # type: ignore[return-value]
+
+    def color() -> Tensor | None:
+        if not scene.colored:
+            return None
+        shading = world_normals() if scene.lit else torch.zeros_like(scene.points_world)
+        tensors = (scene.points_world, shading, scene.albedo, scene.image, scene.uv, *scene.lights)
+        return PaintColor.apply(points, intrinsics, raster, scene.flags, *tensors)  # type: ignore[return-value]
+
+    return Rendered(
+        alpha,
+        premultiplied_depth=depth,
+        premultiplied_normals=normals,
+        premultiplied_attributes=attributes,
+        premultiplied_color=color,
+        background=background,
+        face_id=lambda: names(0),
+        barycentrics=lambda: names(1),
+    )
+
+
+def _draw_cut(scene: _Scene, faces: Any, uv_faces: Any, samples: int) -> Rendered:
+    """The images of one mesh that reaches to the camera or behind it."""
+    cut = cut_near(scene.points_cam[0], faces, scene.view.near_m)
+    normals = cut.carry(VertexNormals.apply(scene.points_world, faces)[0])[None]  # type: ignore[index,arg-type]
+    part = scene.item(0)
+    part.points_cam, part.points_world = cut.carry(scene.points_cam[0])[None], cut.carry(scene.points_world[0])[None]
+    if scene.attributes is not None:
+        part.attributes = cut.carry(scene.attributes[0])[None]
+    if scene.albedo.shape[1]:
+        part.albedo = cut.carry(scene.albedo[0])[None]
+    new_uv_faces = None
+    if uv_faces is not None:
+        at_corners = scene.uv[0][torch.from_numpy(uv_faces[cut.parent]).long()]
+        part.uv = (cut.weights() @ at_corners).reshape(1, -1, 2)
+        new_uv_faces = np.arange(3 * len(cut.faces), dtype=np.int32).reshape(-1, 3)
+    drawn = _draw(part, cut.faces, new_uv_faces, samples, None, RenderContext(threads=1), normals)
+    return Rendered(
+        drawn.alpha,
+        premultiplied_depth=drawn.premultiplied_depth,
+        premultiplied_normals=lambda: drawn.premultiplied_normals,
+        premultiplied_attributes=None if scene.attributes is None else lambda: drawn.premultiplied_attributes,
+        premultiplied_color=(lambda: drawn.premultiplied_color) if scene.colored else None,
+        face_id=lambda: _parents(drawn.face_id, cut),
+        barycentrics=lambda: _weights_of_parents(drawn, cut),
+    )
+
+
+def _parents(face_id: Tensor, cut: Cut) -> Tensor:
+    table = torch.from_numpy(np.append(cut.parent, -1).astype(np.int32))
+    return table[face_id.long()]
+
+
+def _weights_of_parents(drawn: Rendered, cut: Cut) -> Tensor:
+    table = torch.cat([cut.weights().detach(), torch.zeros(1, 3, 3, dtype=drawn.barycentrics.dtype)])
+    return (drawn.barycentrics[..., None, :] @ table[drawn.face_id.long()])[..., 0, :]
+
+
+def _joined(items: list[Rendered], background: Tensor | None) -> Rendered:
+    """One result of several with a batch of one each."""
+
+    def together(name: str) -> Tensor | None:
+        parts = [item._image(name) for item in items]
+        return None if any(p is None for p in parts) else torch.cat([p for p in parts if p is not None])
+
+    return Rendered(
+        torch.cat([item.alpha for item in items]),
+        premultiplied_depth=together("premultiplied_depth"),
+        premultiplied_normals=lambda: together("premultiplied_normals"),
+        premultiplied_attributes=lambda: together("premultiplied_attributes"),
+        premultiplied_color=lambda: together("premultiplied_color"),
+        background=background,
+        face_id=lambda: together("face_id"),
+        barycentrics=lambda: together("barycentrics"),
+    )
+
+
+def _pack_lights(
+    lighting: Lighting | None, material: Material | None, n_batch: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sh (B, 9, 3), lamps (B, L, 6), places (B, L) bool, gloss (B, 4)."""
+    kind = like.dtype
+    sh = like.new_zeros(n_batch, 9, 3)
+    rows: list[Tensor] = []
+    places: list[bool] = []
+    if lighting is not None:
+        if lighting.sh is not None:
+            sh = _batched("lighting.sh", lighting.sh.to(kind), 2, n_batch)
+        for sun in lighting.directional:
+            toward = -torch.nn.functional.normalize(sun.direction.to(kind), dim=-1)
+            rows.append(_pair("light", toward, sun.irradiance.to(kind), n_batch))
+            places.append(False)
+        for lamp in lighting.points:
+            rows.append(_pair("light", lamp.position.to(kind), lamp.intensity.to(kind), n_batch))
+            places.append(True)
+    lamps = torch.stack(rows, dim=1) if rows else like.new_zeros(n_batch, 0, 6)
+    gloss = like.new_zeros(n_batch, 4)
+    if material is not None and material.specular is not None and material.roughness is not None:
+        specular = _batched("material.specular", material.specular.to(kind), 1, n_batch)
+        roughness = _batched("material.roughness", material.roughness.to(kind), 0, n_batch)
+        gloss = torch.cat([specular, (roughness * roughness)[:, None]], dim=1)
+    return sh, lamps, torch.tensor(places, dtype=torch.bool).expand(n_batch, -1), gloss
+
+
+def _pair(field: str, where: Tensor, color: Tensor, n_batch: int) -> Tensor:
+    return torch.cat([_batched(field, where, 1, n_batch), _batched(field, color, 1, n_batch)], dim=1)
+
+
+def _batch_of(tensor: Tensor, own_axes: int) -> int:
+    return tensor.shape[0] if tensor.ndim > own_axes else 1
+
+
+def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
+    """The tensor with a batch axis of n_batch before its own axes."""
+    _on_cpu(field, tensor)
+    if tensor.ndim == own_axes:
+        tensor = tensor[None]
+    if tensor.shape[0] == n_batch:
+        return tensor
+    if tensor.shape[0] != 1:
+        raise InputError(field, f"a batch of {n_batch} (or 1)", str(tensor.shape[0]))
+    return tensor.expand(n_batch, *tensor.shape[1:])
+
+
+def _on_cpu(field: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise DeviceError(field, "a tensor on the CPU", str(tensor.device))
+
+
+def _check_mesh(vertices: Tensor, faces: Any) -> tuple[Tensor, Any]:
+    """Vertices (B, V, 3), faces (F, 3) as an int32 array."""
+    if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.float32, torch.float64):
+        found = str(vertices.dtype) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
+        raise InputError("vertices", "a tensor of float32 or float64", found)
+    if vertices.ndim not in (2, 3) or vertices.shape[-1] != 3:
+        raise InputError("vertices", "shape (B, V, 3) or (V, 3)", str(tuple(vertices.shape)))
+    _on_cpu("vertices", vertices)
+    points = vertices if vertices.ndim == 3 else vertices[None]
+    if not bool(torch.isfinite(points.detach()).all()):
+        wrong = int((~torch.isfinite(points.detach())).any(-1).sum())
+        raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
+    return points, _check_faces("faces", faces, points.shape[1])
+
+
+def _check_faces(field: str, faces: Any, n_rows: int, n_faces: int | None = None) -> Any:
+    array = np.asarray(faces.detach().cpu().numpy() if isinstance(faces, torch.Tensor) else faces)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
+        raise InputError(field, "whole numbers of shape (F, 3)", f"{array.dtype} {array.shape}")
+    if n_faces is not None and len(array) != n_faces:
+        raise InputError(field, f"{n_faces} rows, one per face", str(len(array)))
+    if array.size and (array.min() < 0 or array.max() >= n_rows):
+        raise InputError(field, f"numbers from 0 to {n_rows - 1}", f"{array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def _check_uv_faces(texture: Texture, faces: Any) -> Any:
+    n_rows = texture.uv.shape[-2]
+    if texture.uv_faces is None:
+        return _check_faces("texture.uv (without uv_faces)", faces, n_rows)
+    return _check_faces("texture.uv_faces", texture.uv_faces, n_rows, len(faces))
+
+
+def _check_background(background: Tensor, n_batch: int, view: RenderCamera) -> Tensor:
+    shape = tuple(background.shape)
+    size = (view.height, view.width, 3)
+    if shape not in ((3,), size, (1, *size), (n_batch, *size)):
+        raise InputError("background", f"shape (3,), {size} or {(n_batch, *size)}", str(shape))
+    if not bool(torch.isfinite(background.detach()).all()):
+        raise InputError("background", "finite numbers", "NaN or infinity")
+    return background
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
