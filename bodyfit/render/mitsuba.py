@@ -240,7 +240,7 @@ class _OneView:
             )
             look, given = ({"kind": "corner"}, {"data": signal}) if signal is not None else (part.look, part.tensors)
             radiance = {"type": "bodyfit_values", **{k: v for k, v in look.items() if k in ("kind", "repeat")}}
-            scene[f"part{i}"] = self.mesh(part, moved, emitter={"type": "area", "radiance": radiance})
+            scene[f"part{i}"] = self.mesh(part, moved, emitter={"type": "bodyfit_glow", "radiance": radiance})
             tensors[f"part{i}.vertex_positions"] = moved
             for name in ("data", "image"):
                 if given.get(name) is not None:
@@ -321,8 +321,8 @@ class _OneView:
             "fov_axis": "x",
             "near_clip": self.camera.near_m,
             "far_clip": FAR_M,
-            "principal_point_offset_x": (center[0] - (width - 1) / 2) / width,
-            "principal_point_offset_y": (center[1] - (height - 1) / 2) / height,
+            "principal_point_offset_x": ((width - 1) / 2 - center[0]) / width,
+            "principal_point_offset_y": ((height - 1) / 2 - center[1]) / height,
             "to_world": self.mi.ScalarTransform4f(np.diag([-1.0, -1.0, 1.0, 1.0])),
             "film": {
                 "type": "hdrfilm", "width": width, "height": height, "pixel_format": "rgb",

@@ -70,10 +70,8 @@ def _register(mi: Any, dr: Any) -> None:
         return mi.UInt32(dr.clip(inside, 0, size - 1))
 
     class Values(mi.Texture):
-        """Three numbers on a surface: the same everywhere, per face corner, or from an image by uv per face corner.
-
-        As an emitter's radiance they make an image of themselves.
-        """
+        """Three numbers on a surface: the same everywhere, per face corner, or from an image by uv per face corner;
+        as the radiance of a `Glow` they make an image of themselves."""
 
         def __init__(self, props: Any) -> None:
             mi.Texture.__init__(self, props)
@@ -118,6 +116,35 @@ def _register(mi: Any, dr: Any) -> None:
 
         def to_string(self) -> str:
             return f"Values[{self.kind}]"
+
+    class Glow(mi.Emitter):
+        """Light that a surface gives off to both sides, to be looked at only: it lights nothing else."""
+
+        def __init__(self, props: Any) -> None:
+            mi.Emitter.__init__(self, props)
+            self.radiance = props["radiance"]
+            self.m_flags = int(+mi.EmitterFlags.Surface)
+
+        def traverse(self, callback: Any) -> None:
+            callback.put("radiance", self.radiance, mi.ParamFlags.Differentiable)
+
+        def eval(self, si: Any, active: Any = True) -> Any:
+            return self.radiance.eval(si, active)
+
+        def sample_direction(self, it: Any, sample: Any, active: Any = True) -> Any:
+            del it, sample, active
+            return dr.zeros(mi.DirectionSample3f), mi.Color3f(0)
+
+        def eval_direction(self, it: Any, ds: Any, active: Any = True) -> Any:
+            del it, ds, active
+            return mi.Color3f(0)
+
+        def pdf_direction(self, it: Any, ds: Any, active: Any = True) -> Any:
+            del it, ds, active
+            return mi.Float(0)
+
+        def to_string(self) -> str:
+            return "Glow[]"
 
     class Surface(mi.BSDF):
         """Lambert plus GGX as the native renderer has them, on either side, with smooth normals per corner.
@@ -233,4 +260,5 @@ def _register(mi: Any, dr: Any) -> None:
             return "Surface[]"
 
     mi.register_texture("bodyfit_values", lambda props: Values(props))
+    mi.register_emitter("bodyfit_glow", lambda props: Glow(props))
     mi.register_bsdf("bodyfit_surface", lambda props: Surface(props))
