@@ -52,6 +52,12 @@ class PosePrior:
         """The same spread about another pose (J, 3)."""
         return PosePrior(pose, self.sigma, self.low, self.high)
 
+    def unlikely(self, axis_angle: NDArray[np.float64], joints: list[int]) -> NDArray[np.float64]:
+        """Cost (N,) of some joints' turns (N, K, 3)."""
+        r = (axis_angle - self.mean[joints]) / self.sigma[joints]
+        over = np.maximum(axis_angle - self.high[joints], 0) + np.maximum(self.low[joints] - axis_angle, 0)
+        return 0.5 * (r * r).sum((1, 2)) + 0.5 * ((over / SIGMA_LIMIT) ** 2).sum((1, 2))
+
 
 def pose_prior(joint_names: tuple[str, ...]) -> PosePrior:
     """The prior for a body's joints, by their SMPL names."""

@@ -195,6 +195,15 @@ class Problem:
             scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
         )  # fmt: skip
 
+    def drawn(self, state: State, view: View) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Depth (h, w) metres and face (h, w), -1 for none, of the first instant as a view's camera sees it."""
+        scratch = Scratch(self.mesh)
+        self.view_equations(
+            state, 0, view, scratch, np.empty((1, 1)), np.empty(1), np.empty(E.NUM_STATS), want_rows=False
+        )  # fmt: skip
+        depth, face, _ = scratch.of(view)
+        return depth, face
+
     def _add_keypoints(
         self, state: State, n: int, view: View, H: NDArray[np.float64], g: NDArray[np.float64], *, want_rows: bool
     ) -> float:
