@@ -126,12 +126,15 @@ LEG_SWINGS = (-18.0, 0.0, 18.0)
 """degrees: a thigh behind, under and before the body"""
 
 
+_OTHER = {"left": "right", "right": "left"}
+
+
 def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[list[NDArray[np.float64]]]:
     """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: left arm, right arm, hands,
     head, legs exchanged, left leg, right leg."""
     groups: list[list[NDArray[np.float64]]] = []
     for side in ("left", "right"):
-        groups.append([with_arm(pose, names, side, arm) for arm in ARMS.values()])
+        groups.append([*(with_arm(pose, names, side, arm) for arm in ARMS.values()), _like_the_other(pose, names, side)])
     for side in ("left", "right"):
         group = []
         for turn in WRISTS:
@@ -163,6 +166,16 @@ def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[lis
     for side in ("left", "right"):
         groups.append([_with_leg(pose, names, side, swing, apart) for swing in LEG_SWINGS for apart in (3.0, 9.0)])
     return groups
+
+
+def _like_the_other(pose: NDArray[np.float64], names: tuple[str, ...], side: str) -> NDArray[np.float64]:
+    """A copy of a pose whose arm does what the other one does."""
+    out = pose.copy()
+    for joint in ("collar", "shoulder", "elbow", "wrist", "hand"):
+        if f"left_{joint}" in names and f"right_{joint}" in names:
+            mine, other = names.index(f"{side}_{joint}"), names.index(f"{_OTHER[side]}_{joint}")
+            out[mine] = mirrored(pose[other])
+    return out
 
 
 def _with_leg(

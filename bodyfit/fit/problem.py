@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.mesh import Mesh
-from bodyfit.fit.pose_prior import PosePrior, pose_prior_terms
+from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
 
@@ -229,10 +229,19 @@ class Problem:
         )
         where = np.flatnonzero(live)
         out.instant_cost[where] += cost
-        np.add.at(out.cost, state.group, out.instant_cost)
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        pairs = arm_pairs(self.mesh.joint_names)
+        if pairs:
+            cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
+            out.instant_cost[where] += cost
+            for k, pair in enumerate(pairs):
+                for p, a in enumerate(pair):
+                    out.pose_gradient[where, 3 * a : 3 * a + 3] += gradient[:, k, p]
+                    for q, b in enumerate(pair):
+                        out.A[where, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+        np.add.at(out.cost, state.group, out.instant_cost)
         precision = self.shape_prior.precision / self.stage.shape_prior**2
         d = state.shape[on] - self.shape_prior.mean
         pull = d @ precision
