@@ -67,30 +67,31 @@ def front_of_side(screen, faces, areas, incident, first, last, sign):
 
 
 @kernel
-def find_edges(screen, faces, areas, starts, incident, seams, which, found):
+def find_edges(screen, faces, areas, starts, sides, incident, seams, which, found):
     """Rows of `incident` of the edges that matter: found (E, 2) in front and, for seams, beside. Returns how many.
 
-    starts (E + 1,) and incident (N, 4): of each edge the faces with their corner numbers at the edge's first and
-    second end, and +1 or -1 as the face is wound from the first to the second or back. which: 0 for the outlines,
-    1 for the seams (seams (E,) says which edges are).
+    starts (E + 1,), sides (N,) and incident (N, 4): of each edge the faces with their corner numbers at the edge's
+    first and second end, and +1 or -1 as the face is wound from the first to the second or back; sides is the face
+    and that sign in one number, f or -1 - f. which: 0 for the outlines, 1 for the seams (seams (E,) says which are).
     """
     n = 0
     for e in range(starts.shape[0] - 1):
         first, last = starts[e], starts[e + 1]
         if which == 1 and not seams[e]:
             continue
-        left = right = 0
+        left = right = False
         for k in range(first, last):
-            side = areas[incident[k, 0]] * np.float32(incident[k, 3])
-            left += side > ZERO
-            right += side < ZERO
+            f = sides[k]
+            side = areas[np.uintp(f)] if f >= 0 else -areas[np.uintp(-1 - f)]
+            left |= side > ZERO
+            right |= side < ZERO
         if which == 0:
-            if (left == 0) == (right == 0):
+            if left == right:
                 continue
-            row = front_of_side(screen, faces, areas, incident, first, last, 1 if left > 0 else -1)
-            found[n, 0], found[n, 1] = row, NONE
+            found[n, 0] = front_of_side(screen, faces, areas, incident, first, last, 1 if left else -1)
+            found[n, 1] = NONE
         else:
-            if left == 0 or right == 0:
+            if not (left and right):
                 continue
             found[n, 0] = front_of_side(screen, faces, areas, incident, first, last, 1)
             found[n, 1] = front_of_side(screen, faces, areas, incident, first, last, -1)
@@ -134,7 +135,7 @@ def most_cuts(screen, faces, incident, found, n_found, width, height):
 
 
 @kernel
-def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, cuts, owner):
+def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, about, cuts, owner, places):
     """Cuts edges at the borders of pixels.
 
     Fills cuts (N, 4) = share of the edge where the cut begins and where it ends, and the edge's normal (u, v) away
@@ -188,23 +189,26 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, cuts,
                 if slots[row, column] < 0:
                     slots[row, column] = n_slots
                     n_slots += 1
+                    for r in range(max(row - 1, 0), row + 1):
+                        for c in range(max(column - 1, 0), column + 1):
+                            about[r, c] = 1
                     rows[row, 0], rows[row, 1] = min(rows[row, 0], column), max(rows[row, 1], column)
                 if n == cuts.shape[0]:
                     return -1, n_slots
                 cuts[n, 0], cuts[n, 1], cuts[n, 2], cuts[n, 3] = t, stop, nu, nv
-                owner[n] = e
+                owner[n], places[n] = e, slots[row, column]
                 n += 1
             t = stop
     return n, n_slots
 
 
 @kernel
-def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, links):
-    """Lists, for the numbered pixels, the faces that touch them.
+def faces_of_pixels(screen, faces, areas, slots, rows, about, planes, lengths, links):
+    """Pairs (pixel's number, face) of the faces that touch a numbered pixel, by rising face.
 
-    heads (n_slots,) comes -1, lengths (n_slots,) 0; links (N, 2) = (face, next); planes (F, 9) = u, v, q of the first corner and how the
-    weights of the second and third and q change per pixel. Returns the number of links, also where they did not fit:
-    the caller then brings more.
+    links (N, 2) are the pairs, lengths (n_slots,), which comes 0, how many each pixel has; planes (F, 9) = u, v, q of
+    the first corner and how the weights of the second and third and q change per pixel. Returns the number of links,
+    also where they did not fit: the caller then brings more.
     """
     height, width = slots.shape
     n = 0
@@ -223,6 +227,8 @@ def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, l
             continue
         r0, r1 = np.int64(max(v_low, ZERO)), np.int64(min(v_high, np.float32(height - 1)))
         c0, c1 = np.int64(max(u_low, ZERO)), np.int64(min(u_high, np.float32(width - 1)))
+        if c1 <= c0 + 1 and r1 <= r0 + 1 and not about[r0, c0]:
+            continue
         known = False
         lb_du = lb_dv = lc_du = lc_dv = la_du = la_dv = half_a = half_b = half_c = ZERO * area
         for r in range(r0, r1 + 1):
@@ -250,169 +256,250 @@ def faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, l
                     continue
                 lengths[slot] += 1
                 if n < links.shape[0]:
-                    links[n, 0], links[n, 1] = f, heads[slot]
-                    heads[slot] = n
+                    links[n, 0], links[n, 1] = slot, f
                 n += 1
     return n
 
 
 @kernel
-def inside_face(planes, f, u, v, du, dv, end):
-    """The part (a, b) of the way from (u, v), given from the first corner, along (du, dv) to `end` that f covers."""
-    b0, b1 = u * planes[f, 3] + v * planes[f, 4], du * planes[f, 3] + dv * planes[f, 4]
-    c0, c1 = u * planes[f, 5] + v * planes[f, 6], du * planes[f, 5] + dv * planes[f, 6]
+def sort_by_first(keys, values, n_keys):
+    """Where the values of each key begin (n_keys + 1,), and the values sorted by key, in their order otherwise."""
+    starts = np.zeros(n_keys + 1, np.int64)
+    for k in range(keys.shape[0]):
+        starts[keys[k] + 1] += 1
+    for k in range(n_keys):
+        starts[k + 1] += starts[k]
+    fill = starts[:-1].copy()
+    out = np.empty(values.shape[0], np.int64)
+    for k in range(keys.shape[0]):
+        out[fill[keys[k]]] = values[k]
+        fill[keys[k]] += 1
+    return starts, out
+
+
+@kernel
+def inside_face(b0, b1, c0, c1, end):
+    """The part (low, high) of the way from 0 to `end` where the weights b0 + b1 t, c0 + c1 t and the third are not
+    negative; low ≥ high where there is none."""
     low, high = ZERO * end, end
-    for k in range(3):
-        at, slope = (b0, b1) if k == 0 else ((c0, c1) if k == 1 else (ONE - b0 - c0, -b1 - c1))
-        at -= COVERS
-        if slope == ZERO:
-            if at < ZERO:
-                return end, low
-        elif slope > ZERO:
-            low = max(low, -at / slope)
-        else:
-            high = min(high, -at / slope)
+    at, there = b0 - COVERS, b0 - COVERS + b1 * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = -at / b1
+    elif there < ZERO:
+        high = -at / b1
+    at, there = c0 - COVERS, c0 - COVERS + c1 * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = max(low, -at / c1)
+    elif there < ZERO:
+        high = min(high, -at / c1)
+    at = ONE - b0 - c0 - COVERS
+    there = at - (b1 + c1) * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = max(low, at / (b1 + c1))
+    elif there < ZERO:
+        high = min(high, at / (b1 + c1))
     return low, high
 
 
 @kernel
-def look_behind(
-    screen, faces, bounds, incident, found, slots, planes, heads, links, perspective, n, cuts, owner, room, ints, floats
-):
-    """The parts of the cut edges that are seen, each with what is behind it, as pieces in ints and floats.
-
-    bounds (N, 2): for a row of `incident` the first and last row of its edge; room: the longest list of a pixel.
-    Returns how many pieces there are, also where they did not fit: the caller then brings more room.
-
-    Along a cut every triangle of the pixel's list covers an interval. Between the ends of all these intervals nothing
-    changes, so that one look in the middle tells what hides the edge, or which triangle is next behind it.
-    """
-    width = slots.shape[1]
-    which = np.empty(room, np.int64)
-    reach = np.empty((room, 4), screen.dtype)  # first, last, q at the cut's beginning, growth of q
-    stops = np.empty(3 * room + 2, screen.dtype)
-    kept = 0
-    for p in range(n):
-        e = owner[p]
-        k, beside = found[e, 0], found[e, 1]
-        f = incident[k, 0]
-        first, last = bounds[k, 0], bounds[k, 1]
-        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
-        t0, end = cuts[p, 0], cuts[p, 1] - cuts[p, 0]
-        nu, nv = cuts[p, 2], cuts[p, 3]
-        u0, v0 = screen[i, 0], screen[i, 1]
-        du, dv = screen[j, 0] - u0, screen[j, 1] - v0
-        to_beside = BESIDE_PX / sqrt(nu * nu + nv * nv)
-        u_off, v_off = t0 * du + to_beside * nu, t0 * dv + to_beside * nv
-        q_ends = screen[j, 2] - screen[i, 2]
-        q = screen[i, 2] + t0 * q_ends
-        q_limit, growth = q + SAME_DEPTH * abs(q), q_ends  # what is nearer than this hides
-        pixel = cuts_pixel(screen, i, t0 + HALF * end, du, dv, width)
-        link = heads[slots[pixel // width, pixel % width]]
-        count, n_stops, hidden = 0, 1, False
-        stops[0] = ZERO
-        while link >= 0:
-            f = links[link, 0]
-            link = links[link, 1]
-            u, v = (u0 - planes[f, 0]) + u_off, (v0 - planes[f, 1]) + v_off
-            low, high = inside_face(planes, f, u, v, du, dv, end)
-            if not low < high:
-                continue
-            own = False
-            for m in range(first, last):
-                own = own or incident[m, 0] == f
-            if own:
-                continue
-            there = planes[f, 2] + u * planes[f, 7] + v * planes[f, 8]
-            rise = du * planes[f, 7] + dv * planes[f, 8]
-            over_low = there + low * rise - (q_limit + low * growth)
-            over_high = there + high * rise - (q_limit + high * growth)
-            if over_low > ZERO and over_high > ZERO and low <= ZERO and high >= end:
-                hidden = True
-                break
-            which[count] = f
-            reach[count, 0], reach[count, 1], reach[count, 2], reach[count, 3] = low, high, there, rise
-            count += 1
-            if low > ZERO:
-                stops[n_stops] = low
-                n_stops += 1
-            if high < end:
-                stops[n_stops] = high
-                n_stops += 1
-            if (over_low > ZERO) != (over_high > ZERO):  # the edge passes through the face
-                stops[n_stops] = low + (high - low) * (over_low / (over_low - over_high))
-                n_stops += 1
-        if hidden:
-            continue
-        for m in range(1, n_stops):
-            value = stops[m]
-            at = m
-            while at > 0 and stops[at - 1] > value:
-                stops[at] = stops[at - 1]
-                at -= 1
-            stops[at] = value
-        stops[n_stops] = end
-        begin = ZERO * end
-        before = np.int64(-2)  # what the part that began at `begin` has behind it; -2: it is hidden
-        for m in range(n_stops + 1):
-            now = np.int64(-2)
-            if m < n_stops:
-                middle = HALF * (stops[m] + stops[m + 1])
-                if not stops[m + 1] > stops[m]:
-                    continue
-                now, best = NONE, FAR * ONE
-                for h in range(count):
-                    there = reach[h, 2] + middle * reach[h, 3]
-                    if reach[h, 0] <= middle and middle <= reach[h, 1] and there > best:
-                        now, best = which[h], there
-                if now >= 0 and best > q_limit + middle * growth:
-                    now = np.int64(-2)
-                if now == before:
-                    continue
-            stop = stops[m]
-            if before > -2 and stop > begin:
-                if kept < ints.shape[0]:
-                    s = HALF * (begin + stop)
-                    t, share = t0 + s, stop - begin
-                    ints[kept, 0], ints[kept, 1], ints[kept, 2] = pixel, incident[k, 0], before
-                    ints[kept, 3], ints[kept, 4] = i, j
-                    floats[kept, 0], floats[kept, 1], floats[kept, 2] = t, nu * share, nv * share
-                    floats[kept, 3], floats[kept, 4] = u0 + t * du, v0 + t * dv
-                    for w in range(5, FLOATS):
-                        floats[kept, w] = ZERO
-                    q0, q1 = screen[i, 2], screen[j, 2]
-                    if perspective:
-                        z = ONE / (q0 * (ONE - t) + q1 * t)
-                        w0, w1 = q0 * (ONE - t) * z, q1 * t * z
-                    else:
-                        z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
-                    floats[kept, 5 + incident[k, 1]], floats[kept, 5 + incident[k, 2]] = w0, w1
-                    floats[kept, 8] = z
-                    if beside >= 0:
-                        ints[kept, 2] = incident[beside, 0]
-                        floats[kept, 9 + incident[beside, 1]], floats[kept, 9 + incident[beside, 2]] = w0, w1
-                        floats[kept, 12] = z
-                    elif before >= 0:
-                        a, b, c = faces[before, 0], faces[before, 1], faces[before, 2]
-                        u, v = (u0 - screen[a, 0]) + u_off + s * du, (v0 - screen[a, 1]) + v_off + s * dv
-                        lb, lc = (
-                            u * planes[before, 3] + v * planes[before, 4],
-                            u * planes[before, 5] + v * planes[before, 6],
-                        )
-                        w0, w1, w2, z = surface_weights(
-                            ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
-                        )
-                        floats[kept, 9], floats[kept, 10], floats[kept, 11], floats[kept, 12] = w0, w1, w2, z
-                kept += 1
-            begin, before = stop, now
-    return kept
+def past_what_hides(hides, n, begin, shortest):
+    """How far one gets from `begin` when every interval (n, 2) that is reached without a gap carries on to its end."""
+    moved = True
+    while moved:
+        moved = False
+        for h in range(n):
+            if hides[h, 0] <= begin + shortest and hides[h, 1] > begin:
+                begin = hides[h, 1]
+                moved = True
+    return begin
 
 
 @kernel
-def cuts_pixel(screen, i, t, du, dv, width):
-    """Number of the pixel that a cut lies in, from its middle."""
-    column = np.int64(np.floor(screen[i, 0] + t * du + HALF))
-    return np.int64(np.floor(screen[i, 1] + t * dv + HALF)) * width + column
+def put_piece(
+    screen, faces, incident, planes, perspective, row, beside, behind, pixel, t, share, u_beside, v_beside, nu, nv, ints, floats
+):  # fmt: skip
+    """Writes one piece into its rows of ints and floats: t its middle, share its part of the edge; the point beside
+    the edge where it was asked what is behind lies (u_beside, v_beside) from the edge's first end."""
+    f = incident[row, 0]
+    i, j = faces[f, incident[row, 1]], faces[f, incident[row, 2]]
+    ints[0], ints[1], ints[2], ints[3], ints[4] = pixel, f, behind, i, j
+    u0, v0, q0 = screen[i, 0], screen[i, 1], screen[i, 2]
+    q1 = screen[j, 2]
+    floats[0], floats[1], floats[2] = t, nu * share, nv * share
+    floats[3], floats[4] = u0 + t * (screen[j, 0] - u0), v0 + t * (screen[j, 1] - v0)
+    for k in range(5, FLOATS):
+        floats[k] = ZERO
+    if perspective:
+        z = ONE / (q0 * (ONE - t) + q1 * t)
+        w0, w1 = q0 * (ONE - t) * z, q1 * t * z
+    else:
+        z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
+    floats[5 + incident[row, 1]], floats[5 + incident[row, 2]], floats[8] = w0, w1, z
+    if beside >= 0:
+        ints[2] = incident[beside, 0]
+        floats[9 + incident[beside, 1]], floats[9 + incident[beside, 2]], floats[12] = w0, w1, z
+    elif behind >= 0:
+        a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
+        u, v = (u0 - screen[a, 0]) + u_beside, (v0 - screen[a, 1]) + v_beside
+        lb, lc = u * planes[behind, 3] + v * planes[behind, 4], u * planes[behind, 5] + v * planes[behind, 6]
+        w0, w1, w2, z = surface_weights(
+            ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
+        )
+        floats[9], floats[10], floats[11], floats[12] = w0, w1, w2, z
+
+
+@kernel
+def look_behind(
+    screen, faces, bounds, incident, found, width, planes, starts, listed, perspective, order, first_cuts, cuts, owner,
+    room, ints, floats,
+):  # fmt: skip
+    """The parts of the cut edges that are seen, each with what is behind it, as pieces in ints and floats.
+
+    bounds (N, 2): for a row of `incident` the first and last row of its edge; listed: the faces of each pixel, which
+    begin at starts (n_slots + 1,); order: the cuts of each pixel, which begin at first_cuts (n_slots + 1,); room: the
+    longest list of a pixel. Returns how many pieces there are, also where they did not fit: the caller then brings more room.
+
+    Along a cut every triangle of the pixel's list covers an interval. Those in front hide it there; between the ends
+    of the others nothing changes, so that one look in the middle tells which is next behind.
+    """
+    hides = np.empty((room, 2), screen.dtype)
+    which = np.empty(room, np.int64)
+    lies = np.empty((room, 4), screen.dtype)  # first, last, q at the cut's beginning, growth of q
+    stops = np.empty(2 * room + 2, screen.dtype)
+    near = np.empty((9, room), screen.dtype)  # the planes of the pixel's faces, for many at once
+    least = np.empty(room, screen.dtype)
+    kept = 0
+    for slot in range(starts.shape[0] - 1):
+        n_near = starts[slot + 1] - starts[slot]
+        for h in range(n_near):
+            f = listed[starts[slot] + h]
+            for k in range(9):
+                near[k, h] = planes[f, k]
+        for place in range(first_cuts[slot], first_cuts[slot + 1]):
+            p = order[place]
+            e = owner[p]
+            row, beside = found[e, 0], found[e, 1]
+            f = incident[row, 0]
+            first, last = bounds[row, 0], bounds[row, 1]
+            i, j = faces[f, incident[row, 1]], faces[f, incident[row, 2]]
+            t0, end = cuts[p, 0], cuts[p, 1] - cuts[p, 0]
+            nu, nv = cuts[p, 2], cuts[p, 3]
+            u0, v0 = screen[i, 0], screen[i, 1]
+            du, dv = screen[j, 0] - u0, screen[j, 1] - v0
+            to_beside = BESIDE_PX / sqrt(nu * nu + nv * nv)
+            u_off, v_off = t0 * du + to_beside * nu, t0 * dv + to_beside * nv
+            u_end, v_end = du * end, dv * end
+            growth = screen[j, 2] - screen[i, 2]
+            q = screen[i, 2] + t0 * growth
+            limit = q + SAME_DEPTH * abs(q)  # what is nearer than this hides
+            middle = t0 + HALF * end
+            column = np.int64(np.floor(u0 + middle * du + HALF))
+            pixel = np.int64(np.floor(v0 + middle * dv + HALF)) * width + column
+            for h in range(n_near):  # most faces of the pixel are elsewhere in it: no branches here, so many at a time
+                u, v = (u0 - near[0, h]) + u_off, (v0 - near[1, h]) + v_off
+                b, c = u * near[3, h] + v * near[4, h], u * near[5, h] + v * near[6, h]
+                b_end = b + (u_end * near[3, h] + v_end * near[4, h])
+                c_end = c + (u_end * near[5, h] + v_end * near[6, h])
+                least[h] = min(max(b, b_end), max(c, c_end), max(ONE - b - c, ONE - b_end - c_end))
+            n_hides = n_lies = 0
+            hidden = False
+            for h in range(n_near):
+                if least[h] < COVERS:
+                    continue
+                u, v = (u0 - near[0, h]) + u_off, (v0 - near[1, h]) + v_off
+                low, high = inside_face(
+                    u * near[3, h] + v * near[4, h], du * near[3, h] + dv * near[4, h],
+                    u * near[5, h] + v * near[6, h], du * near[5, h] + dv * near[6, h], end,
+                )  # fmt: skip
+                if not low < high:
+                    continue
+                f = np.int64(listed[starts[slot] + h])
+                own = False
+                for m in range(first, last):
+                    own = own or incident[m, 0] == f
+                if own:
+                    continue
+                there = near[2, h] + u * near[7, h] + v * near[8, h]
+                rise = du * near[7, h] + dv * near[8, h]
+                over_low = there + low * rise - (limit + low * growth)
+                over_high = there + high * rise - (limit + high * growth)
+                if over_low > ZERO or over_high > ZERO:
+                    h_low, h_high = low, high
+                    if not (over_low > ZERO and over_high > ZERO):  # the edge passes through the face
+                        through = low + (high - low) * (over_low / (over_low - over_high))
+                        if over_low > ZERO:
+                            h_high = low = through
+                        else:
+                            h_low = high = through
+                    if h_low <= ZERO and h_high >= end:
+                        hidden = True
+                        break
+                    hides[n_hides, 0], hides[n_hides, 1] = h_low, h_high
+                    n_hides += 1
+                    if over_low > ZERO and over_high > ZERO:
+                        continue
+                which[n_lies] = f
+                lies[n_lies, 0], lies[n_lies, 1], lies[n_lies, 2], lies[n_lies, 3] = low, high, there, rise
+                n_lies += 1
+            if hidden:
+                continue
+            begin = ZERO * end
+            shortest = SHORTEST_CUT_PX / sqrt(nu * nu + nv * nv)
+            while begin < end:
+                # past everything that hides; then as far as nothing does
+                begin = past_what_hides(hides, n_hides, begin, shortest)
+                if begin + shortest >= end:
+                    break
+                stop = end
+                for h in range(n_hides):
+                    if hides[h, 0] > begin:
+                        stop = min(stop, hides[h, 0])
+                stops[0] = begin
+                n_stops = 1
+                if beside < 0:
+                    for h in range(n_lies):
+                        for k in range(2):
+                            value = lies[h, k]
+                            if begin < value < stop:
+                                at = n_stops
+                                while at > 0 and stops[at - 1] > value:
+                                    stops[at] = stops[at - 1]
+                                    at -= 1
+                                stops[at] = value
+                                n_stops += 1
+                stops[n_stops] = stop
+                before = np.int64(-2)
+                for m in range(n_stops + 1):
+                    now = np.int64(-3)
+                    if m < n_stops:
+                        if not stops[m + 1] > stops[m]:
+                            continue
+                        now, best = NONE, FAR * ONE
+                        if beside < 0:
+                            middle = HALF * (stops[m] + stops[m + 1])
+                            for h in range(n_lies):
+                                there = lies[h, 2] + middle * lies[h, 3]
+                                if there > best and lies[h, 0] <= middle <= lies[h, 1]:
+                                    now, best = which[h], there
+                    if now == before:
+                        continue
+                    if before > -2 and stops[m] > begin:
+                        if kept < ints.shape[0]:
+                            s = HALF * (begin + stops[m])
+                            put_piece(
+                                screen, faces, incident, planes, perspective, row, beside, before, pixel, t0 + s,
+                                stops[m] - begin, u_off + s * du, v_off + s * dv, nu, nv, ints[kept], floats[kept],
+                            )  # fmt: skip
+                        kept += 1
+                    begin, before = stops[m], now
+                begin = stop
+    return kept
 
 
 @kernel

@@ -41,6 +41,11 @@ class Scratch:
         except (KeyError, IndexError):
             return np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
 
+    def clear_and_give(self, array: Array, fill: int) -> None:
+        """Fills what `take` gave as it came, and gives it back."""
+        array.fill(fill)
+        self.give(array, fill)
+
     def give(self, array: Array, fill: int | None = None) -> None:
         """Gives back what `take` gave."""
         self._free.setdefault((array.shape, array.dtype, fill), []).append(array)
@@ -138,40 +143,42 @@ class CpuRaster:
             return none
         found = np.empty((len(topology.starts) - 1, 2), np.int64)
         n_found = cpu_edges.find_edges(
-            screen, faces, areas, topology.starts, topology.incident, topology.seams, which, found
+            screen, faces, areas, topology.starts, topology.sides, topology.incident, topology.seams, which, found
         )
         room = cpu_edges.most_cuts(screen, faces, topology.incident, found, n_found, width, height)
         if room == 0:
             return none
-        cuts, owner = np.empty((room, 4), self.dtype), np.empty(room, np.int64)
+        cuts, owner, places = np.empty((room, 4), self.dtype), np.empty(room, np.int64), np.empty(room, np.int64)
         slots = self._scratch.take(self.size, np.int32, fill=-1)
+        about = self._scratch.take(self.size, np.uint8, fill=0)
         rows = np.empty((height, 2), np.int64)
         rows[:, 0], rows[:, 1] = width, -1
         n, n_slots = cpu_edges.cut_edges(
-            screen, faces, areas, topology.incident, found, n_found, slots, rows, cuts, owner
+            screen, faces, areas, topology.incident, found, n_found, slots, rows, about, cuts, owner, places
         )
         assert n >= 0, "most_cuts promised room for every cut"
         planes = np.empty((len(faces), 9), self.dtype)
-        links = np.empty((16 * max(n_slots, 64), 2), np.int32)
+        links = np.empty((32 * max(n_slots, 64), 2), np.int32)
         while True:
-            heads, lengths = np.full(n_slots, -1, np.int32), np.zeros(n_slots, np.int32)
-            needed = cpu_edges.faces_of_pixels(screen, faces, areas, slots, rows, planes, heads, lengths, links)
+            lengths = np.zeros(n_slots, np.int64)
+            needed = cpu_edges.faces_of_pixels(screen, faces, areas, slots, rows, about, planes, lengths, links)
             if needed <= len(links):
                 break
             links = np.empty((needed, 2), np.int32)
-        longest = int(lengths.max(initial=0))
+        self._scratch.clear_and_give(slots, -1)
+        self._scratch.clear_and_give(about, 0)
+        starts, listed = cpu_edges.sort_by_first(links[:needed, 0], links[:needed, 1], n_slots)
+        first_cuts, order = cpu_edges.sort_by_first(places[:n], np.arange(n), n_slots)
         kept, space = 0, n + 256
         while True:
             ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
             kept = cpu_edges.look_behind(
-                screen, faces, topology.bounds, topology.incident, found, slots, planes, heads, links,
-                self.perspective, n, cuts, owner, longest, ints, floats,
+                screen, faces, topology.bounds, topology.incident, found, width, planes, starts, listed,
+                self.perspective, order, first_cuts, cuts, owner, int(lengths.max(initial=0)), ints, floats,
             )  # fmt: skip
             if kept <= space:
                 break
             space = kept
-        slots.fill(-1)
-        self._scratch.give(slots, fill=-1)
         return Pieces(ints[:kept].copy(), floats[:kept].copy())
 
     def _finish(self, b: int, v_screen: Array, v_points: Array, v_intrinsics: Array) -> None:

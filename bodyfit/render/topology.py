@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 class Topology(NamedTuple):
     """Edges as the kernels take them.
 
-    starts (E + 1,) int64: the rows of `incident` that belong to each edge. incident (N, 4) int64: face, its corner
+    starts (E + 1,) int32: the rows of `incident` that belong to each edge. incident (N, 4) int32: face, its corner
     numbers at the edge's first and second end, and +1 where the face is wound from the first to the second, else -1.
-    bounds (N, 2) int64: for each row the first and last row of its edge. seams (E,) bool: the faces about the edge do
+    sides (N,) int32: face and sign in one number, f or -1 - f.
+    bounds (N, 2) int32: for each row the first and last row of its edge. seams (E,) bool: the faces about the edge do
     not share their vertices (or texture coordinates) there, so that values may jump. twins (P, 2) int64: vertices that
     were found at the same place and count as one here.
     """
 
-    starts: NDArray[np.int64]
-    incident: NDArray[np.int64]
-    bounds: NDArray[np.int64]
+    starts: NDArray[np.int32]
+    incident: NDArray[np.int32]
+    sides: NDArray[np.int32]
+    bounds: NDArray[np.int32]
     seams: NDArray[np.bool_]
     twins: NDArray[np.int64]
 
@@ -46,12 +48,12 @@ def find_topology(
     sorting = np.argsort(key, kind="stable")
     order, key = order[sorting], key[sorting]
     changes = np.flatnonzero(np.diff(key)) + 1
-    starts = np.concatenate([[0], changes, [len(key)]]).astype(np.int64) if len(key) else np.zeros(1, np.int64)
+    starts = np.concatenate([[0], changes, [len(key)]]).astype(np.int32) if len(key) else np.zeros(1, np.int32)
     face, corner = order // 3, order % 3
     forward = welded[begin].ravel()[order] == low.ravel()[order]
     following = (corner + 1) % 3
     first, second = np.where(forward, corner, following), np.where(forward, following, corner)
-    incident = np.stack([face, first, second, np.where(forward, 1, -1)], axis=1).astype(np.int64)
+    incident = np.stack([face, first, second, np.where(forward, 1, -1)], axis=1).astype(np.int32)
     counts = np.diff(starts)
     bounds = np.stack([np.repeat(starts[:-1], counts), np.repeat(starts[1:], counts)], axis=1)
     seams = np.zeros(len(counts), dtype=np.bool_)
@@ -59,7 +61,8 @@ def find_topology(
         ends = np.stack([numbers[face, first], numbers[face, second]], axis=1)
         differs = (ends != ends[bounds[:, 0]]).any(axis=1) if len(ends) else np.zeros(0, np.bool_)
         seams[np.repeat(np.arange(len(counts)), counts)[differs]] = True
-    return Topology(starts, incident, bounds.astype(np.int64), seams, twins)
+    sides = np.where(forward, face, -1 - face).astype(np.int32)
+    return Topology(starts, incident, sides, bounds.astype(np.int32), seams, twins)
 
 
 def _weld(vertices: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
