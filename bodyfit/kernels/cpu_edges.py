@@ -67,31 +67,41 @@ def front_of_side(screen, faces, areas, incident, first, last, sign):
 
 
 @kernel
-def find_edges(screen, faces, areas, starts, sides, incident, seams, which, found):
+def face_signs(areas, signs):
+    """signs (2 F,) uint8 = 1 for positive areas, 2 for negative ones, 0 for none; the second half the other way round."""
+    n = areas.shape[0]
+    for f in range(n):
+        positive, negative = areas[f] > ZERO, areas[f] < ZERO
+        signs[f] = np.uint8(positive) + np.uint8(2) * np.uint8(negative)
+        signs[n + f] = np.uint8(negative) + np.uint8(2) * np.uint8(positive)
+
+
+@kernel
+def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, which, only, found):
     """Rows of `incident` of the edges that matter: found (E, 2) in front and, for seams, beside. Returns how many.
 
     starts (E + 1,), sides (N,) and incident (N, 4): of each edge the faces with their corner numbers at the edge's
     first and second end, and +1 or -1 as the face is wound from the first to the second or back; sides is the face
-    and that sign in one number, f or -1 - f. which: 0 for the outlines, 1 for the seams (seams (E,) says which are).
+    and that sign in one number, f or F + f. signs (2 F,) comes from face_signs. which: 0 for the outlines, 1 for the
+    seams (seams (E,) says which are). only: leave out outlines whose face in front has another sign than this; 0: none.
     """
     n = 0
     for e in range(starts.shape[0] - 1):
         first, last = starts[e], starts[e + 1]
         if which == 1 and not seams[e]:
             continue
-        left = right = False
+        both = np.uint8(0)
         for k in range(first, last):
-            f = sides[k]
-            side = areas[np.uintp(f)] if f >= 0 else -areas[np.uintp(-1 - f)]
-            left |= side > ZERO
-            right |= side < ZERO
+            both |= signs[np.uintp(sides[k])]
         if which == 0:
-            if left == right:
+            if both != 1 and both != 2:
                 continue
-            found[n, 0] = front_of_side(screen, faces, areas, incident, first, last, 1 if left else -1)
-            found[n, 1] = NONE
+            row = front_of_side(screen, faces, areas, incident, first, last, 1 if both == 1 else -1)
+            if only != 0 and areas[incident[row, 0]] * np.float32(only) < ZERO:
+                continue
+            found[n, 0], found[n, 1] = row, NONE
         else:
-            if not (left and right):
+            if both != 3:
                 continue
             found[n, 0] = front_of_side(screen, faces, areas, incident, first, last, 1)
             found[n, 1] = front_of_side(screen, faces, areas, incident, first, last, -1)
@@ -203,18 +213,18 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, about
 
 
 @kernel
-def faces_of_pixels(screen, faces, areas, slots, rows, about, planes, lengths, links):
+def faces_of_pixels(screen, faces, areas, only, slots, rows, about, planes, lengths, links):
     """Pairs (pixel's number, face) of the faces that touch a numbered pixel, by rising face.
 
     links (N, 2) are the pairs, lengths (n_slots,), which comes 0, how many each pixel has; planes (F, 9) = u, v, q of
     the first corner and how the weights of the second and third and q change per pixel. Returns the number of links,
-    also where they did not fit: the caller then brings more.
+    also where they did not fit: the caller then brings more. only: leave out faces of another sign than this; 0: none.
     """
     height, width = slots.shape
     n = 0
     for f in range(faces.shape[0]):
         area = areas[f]
-        if area == ZERO:
+        if area == ZERO or area * np.float32(only) < ZERO:
             continue
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         va, vb, vc = screen[a, 1], screen[b, 1], screen[c, 1]
@@ -322,28 +332,28 @@ def past_what_hides(hides, n, begin, shortest):
 
 @kernel
 def put_piece(
-    screen, faces, incident, planes, perspective, row, beside, behind, pixel, t, share, u_beside, v_beside, nu, nv, ints, floats
+    screen, faces, incident, planes, perspective, row, beside, behind, pixel, t, share, u_beside, v_beside, nu, nv, ints, floats, at
 ):  # fmt: skip
-    """Writes one piece into its rows of ints and floats: t its middle, share its part of the edge; the point beside
+    """Writes one piece into row `at` of ints and floats: t its middle, share its part of the edge; the point beside
     the edge where it was asked what is behind lies (u_beside, v_beside) from the edge's first end."""
     f = incident[row, 0]
     i, j = faces[f, incident[row, 1]], faces[f, incident[row, 2]]
-    ints[0], ints[1], ints[2], ints[3], ints[4] = pixel, f, behind, i, j
+    ints[at, 0], ints[at, 1], ints[at, 2], ints[at, 3], ints[at, 4] = pixel, f, behind, i, j
     u0, v0, q0 = screen[i, 0], screen[i, 1], screen[i, 2]
     q1 = screen[j, 2]
-    floats[0], floats[1], floats[2] = t, nu * share, nv * share
-    floats[3], floats[4] = u0 + t * (screen[j, 0] - u0), v0 + t * (screen[j, 1] - v0)
+    floats[at, 0], floats[at, 1], floats[at, 2] = t, nu * share, nv * share
+    floats[at, 3], floats[at, 4] = u0 + t * (screen[j, 0] - u0), v0 + t * (screen[j, 1] - v0)
     for k in range(5, FLOATS):
-        floats[k] = ZERO
+        floats[at, k] = ZERO
     if perspective:
         z = ONE / (q0 * (ONE - t) + q1 * t)
         w0, w1 = q0 * (ONE - t) * z, q1 * t * z
     else:
         z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
-    floats[5 + incident[row, 1]], floats[5 + incident[row, 2]], floats[8] = w0, w1, z
+    floats[at, 5 + incident[row, 1]], floats[at, 5 + incident[row, 2]], floats[at, 8] = w0, w1, z
     if beside >= 0:
-        ints[2] = incident[beside, 0]
-        floats[9 + incident[beside, 1]], floats[9 + incident[beside, 2]], floats[12] = w0, w1, z
+        ints[at, 2] = incident[beside, 0]
+        floats[at, 9 + incident[beside, 1]], floats[at, 9 + incident[beside, 2]], floats[at, 12] = w0, w1, z
     elif behind >= 0:
         a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
         u, v = (u0 - screen[a, 0]) + u_beside, (v0 - screen[a, 1]) + v_beside
@@ -351,7 +361,7 @@ def put_piece(
         w0, w1, w2, z = surface_weights(
             ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
         )
-        floats[9], floats[10], floats[11], floats[12] = w0, w1, w2, z
+        floats[at, 9], floats[at, 10], floats[at, 11], floats[at, 12] = w0, w1, w2, z
 
 
 @kernel
@@ -494,7 +504,7 @@ def look_behind(
                             s = HALF * (begin + stops[m])
                             put_piece(
                                 screen, faces, incident, planes, perspective, row, beside, before, pixel, t0 + s,
-                                stops[m] - begin, u_off + s * du, v_off + s * dv, nu, nv, ints[kept], floats[kept],
+                                stops[m] - begin, u_off + s * du, v_off + s * dv, nu, nv, ints, floats, kept,
                             )  # fmt: skip
                         kept += 1
                     begin, before = stops[m], now

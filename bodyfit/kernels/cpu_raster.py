@@ -134,26 +134,29 @@ def draw(screen, faces, areas, samples, nearest, ids, reach):
 
 
 @kernel
-def cover(nearest, ids, samples, reach, perspective, alpha, depth):
-    """alpha (H, W) = share of samples covered, depth (H, W) = mean over all samples of z, 0 where none; both come 0."""
+def cover(nearest, areas, ids, samples, reach, perspective, alpha, depth):
+    """alpha (H, W) = share of samples covered, depth (H, W) = mean over all samples of z, 0 where none; both come 0.
+
+    Returns the sign of the areas of the faces seen, 0 where both are.
+    """
     share = ONE / np.float32(samples * samples)
-    if reach[1] < reach[0]:
-        return
-    if samples == 1:
-        for r in range(reach[0], reach[1] + 1):
-            for c in range(reach[2], reach[3] + 1):
-                if ids[r, c] >= 0:
-                    q = nearest[r, c]
-                    alpha[r, c] = ONE
-                    depth[r, c] = ONE / q if perspective else -q
-        return
+    positive = negative = False
     for r in range(reach[0], reach[1] + 1):
         row = r // samples
         for c in range(reach[2], reach[3] + 1):
-            if ids[r, c] >= 0:
-                q = nearest[r, c]
+            f = ids[r, c]
+            if f < 0:
+                continue
+            positive |= areas[f] > ZERO
+            negative |= areas[f] < ZERO
+            q = nearest[r, c]
+            z = ONE / q if perspective else -q
+            if samples == 1:
+                alpha[r, c], depth[r, c] = ONE, z
+            else:
                 alpha[row, c // samples] += share
-                depth[row, c // samples] += share * (ONE / q if perspective else -q)
+                depth[row, c // samples] += share * z
+    return np.int64(positive) - np.int64(negative)
 
 
 @kernel

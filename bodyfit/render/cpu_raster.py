@@ -93,6 +93,7 @@ class CpuRaster:
         self.areas = np.empty((n_batch, len(mesh.faces)), self.dtype)
         self.ids = np.empty((n_batch, *fine), np.int32)
         self.reach = np.empty((n_batch, 4), np.int64)
+        self._sign_seen = [0] * n_batch
         self._pieces: list[dict[int, Pieces]] = [{} for _ in range(n_batch)]
         self.alpha = np.zeros((n_batch, *size), self.dtype)
         self.depth = np.zeros((n_batch, *size), self.dtype)
@@ -102,7 +103,9 @@ class CpuRaster:
             kernels.face_areas(self.screen[b], mesh.faces, self.areas[b])
             nearest = scratch.take(fine, self.dtype)
             kernels.draw(self.screen[b], mesh.faces, self.areas[b], samples, nearest, self.ids[b], self.reach[b])
-            kernels.cover(nearest, self.ids[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b])
+            self._sign_seen[b] = kernels.cover(
+                nearest, self.areas[b], self.ids[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b]
+            )
             scratch.give(nearest)
 
         self._each(draw)
@@ -142,9 +145,15 @@ class CpuRaster:
         if which == SEAMS and not topology.seams.any():
             return none
         found = np.empty((len(topology.starts) - 1, 2), np.int64)
+        # Outside of a closed surface only its front is seen, and what hides or lies behind is a front too: where no
+        # sample saw a back, backs are left out.
+        only = self._sign_seen[b] if topology.closed else 0
+        signs = np.empty(2 * len(faces), np.uint8)
+        cpu_edges.face_signs(areas, signs)
         n_found = cpu_edges.find_edges(
-            screen, faces, areas, topology.starts, topology.sides, topology.incident, topology.seams, which, found
-        )
+            screen, faces, areas, signs, topology.starts, topology.sides, topology.incident, topology.seams, which,
+            only, found,
+        )  # fmt: skip
         room = cpu_edges.most_cuts(screen, faces, topology.incident, found, n_found, width, height)
         if room == 0:
             return none
@@ -161,7 +170,7 @@ class CpuRaster:
         links = np.empty((32 * max(n_slots, 64), 2), np.int32)
         while True:
             lengths = np.zeros(n_slots, np.int64)
-            needed = cpu_edges.faces_of_pixels(screen, faces, areas, slots, rows, about, planes, lengths, links)
+            needed = cpu_edges.faces_of_pixels(screen, faces, areas, only, slots, rows, about, planes, lengths, links)
             if needed <= len(links):
                 break
             links = np.empty((needed, 2), np.int32)
@@ -169,7 +178,7 @@ class CpuRaster:
         self._scratch.clear_and_give(about, 0)
         starts, listed = cpu_edges.sort_by_first(links[:needed, 0], links[:needed, 1], n_slots)
         first_cuts, order = cpu_edges.sort_by_first(places[:n], np.arange(n), n_slots)
-        kept, space = 0, n + 256
+        kept, space = 0, 2 * n + 256
         while True:
             ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
             kept = cpu_edges.look_behind(

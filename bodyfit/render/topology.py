@@ -13,7 +13,7 @@ class Topology(NamedTuple):
 
     starts (E + 1,) int32: the rows of `incident` that belong to each edge. incident (N, 4) int32: face, its corner
     numbers at the edge's first and second end, and +1 where the face is wound from the first to the second, else -1.
-    sides (N,) int32: face and sign in one number, f or -1 - f.
+    sides (N,) int32: face and sign in one number, f or F + f.
     bounds (N, 2) int32: for each row the first and last row of its edge. seams (E,) bool: the faces about the edge do
     not share their vertices (or texture coordinates) there, so that values may jump. twins (P, 2) int64: vertices that
     were found at the same place and count as one here.
@@ -25,6 +25,7 @@ class Topology(NamedTuple):
     bounds: NDArray[np.int32]
     seams: NDArray[np.bool_]
     twins: NDArray[np.int64]
+    closed: bool
 
     def holds(self, vertices: NDArray[Any]) -> bool:
         """Whether the vertices (B, V, 3) that count as one still lie at the same place."""
@@ -61,8 +62,9 @@ def find_topology(
         ends = np.stack([numbers[face, first], numbers[face, second]], axis=1)
         differs = (ends != ends[bounds[:, 0]]).any(axis=1) if len(ends) else np.zeros(0, np.bool_)
         seams[np.repeat(np.arange(len(counts)), counts)[differs]] = True
-    sides = np.where(forward, face, -1 - face).astype(np.int32)
-    return Topology(starts, incident, sides, bounds.astype(np.int32), seams, twins)
+    closed = bool((counts == 2).all() and (np.add.reduceat(incident[:, 3], starts[:-1]) == 0).all()) if len(counts) else False
+    sides = np.where(forward, face, len(faces) + face).astype(np.int32)
+    return Topology(starts, incident, sides, bounds.astype(np.int32), seams, twins, closed)
 
 
 def _weld(vertices: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
