@@ -49,6 +49,21 @@ class Device(StrEnum):
     auto = "auto"
 
 
+class Solver(StrEnum):
+    """What refines the start that was found."""
+
+    lm = "lm"
+    gradient = "gradient"
+
+
+class Backend(StrEnum):
+    """Whose images the gradient is of."""
+
+    native = "native"
+    redner = "redner"
+    mitsuba = "mitsuba"
+
+
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="M", help="Body model: a name of `bodyfit models list`, or a file.")
 ]
@@ -63,6 +78,10 @@ PersonOption = Annotated[
     int | None, typer.Option("--person", min=1, metavar="N", help="Which of several people, counted from the left.")
 ]
 DeviceOption = Annotated[Device, typer.Option(help="What computes; there is no cuda yet.")]
+SolverOption = Annotated[
+    Solver, typer.Option(help="Levenberg-Marquardt, or following the gradient of rendered images (slower).")
+]
+RendererOption = Annotated[Backend, typer.Option(help="Which renderer's gradient is followed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -78,6 +97,8 @@ class FitRequest:
     sensors: tuple[str, ...] | None = None
     person: int | None = None
     device: str = "cpu"
+    solver: str = "lm"
+    renderer: str = "native"
 
 
 def fit_command(
@@ -90,6 +111,8 @@ def fit_command(
     sensors: SensorsOption = None,
     person: PersonOption = None,
     device: DeviceOption = Device.auto,
+    solver: SolverOption = Solver.lm,
+    renderer: RendererOption = Backend.native,
     force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,6 +132,8 @@ def fit_command(
         sensors=parse_names("--sensors", sensors),
         person=person,
         device=parse_device(device.value),
+        solver=solver.value,
+        renderer=renderer.value,
     )
     check_out_folder(out, force=force)
     result = run_fit(request, quiet=as_json)
@@ -137,6 +162,8 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             sensors=request.sensors,
             person=request.person,
             device=request.device,
+            solver=request.solver,
+            renderer=request.renderer,
             progress=progress,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 MIN_PERSON_PIXELS = 300
+SOLVERS = ("lm", "gradient")
 
 
 def fit(
@@ -32,6 +34,8 @@ def fit(
     person: int | None = None,
     device: str = "cpu",
     config: FitConfig | None = None,
+    solver: str = "lm",
+    renderer: str = "native",
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> FitResult:
@@ -46,13 +50,17 @@ def fit(
         sensors: names, all where None.
         person: which one, from left to right, where several stand there.
         device: cpu or auto; cuda does not exist yet.
+        solver: lm (Levenberg-Marquardt) or gradient: what refines the start that was found.
+        renderer: native, redner or mitsuba: whose images the gradient is of; lm takes no other than native.
         progress: called with what is done and the fraction of the whole.
         cancelled: asked between steps; True ends the fit with what it has.
 
     Raises:
         InputError: bad input or options, with the field's name.
+        MissingExtraError: the gradient's renderer, or torch, is not installed.
     """
     check_options(sex, clothing, device)
+    check_solver(solver, renderer)
     say = progress or (lambda _stage, _fraction: None)
     body = model if isinstance(model, BodyModel) else load_body_model(model)
     if not isinstance(recording, (str, Path)):
@@ -61,10 +69,13 @@ def fit(
         from bodyfit.recording.native import open_recording
 
         source = open_recording(Path(recording))
+    setup = FitSetup(body, sex, clothing, config or FitConfig())
+    if solver == "gradient":
+        setup = with_gradient(setup, renderer)
     with one_blas_thread():
         instants, skipped = look(source, frames, sensors, person, say)
         return fit_instants(
-            FitSetup(body, sex, clothing, config or FitConfig()),
+            setup,
             instants,
             skipped=skipped,
             progress=say,
@@ -81,6 +92,35 @@ def check_options(sex: str, clothing: str, device: str) -> None:
     if device not in ("cpu", "auto"):
         what = "cpu or auto (the fit on the GPU does not exist yet)" if device == "cuda" else "cpu, cuda or auto"
         raise DeviceError("device", what, repr(device))
+
+
+def check_solver(solver: str, renderer: str) -> None:
+    """Refuses solvers and renderers that do not exist, or not together."""
+    from bodyfit.render.backends import RENDERERS
+
+    if solver not in SOLVERS:
+        raise InputError("solver", f"one of {', '.join(SOLVERS)}", repr(solver))
+    if renderer not in RENDERERS:
+        raise InputError("renderer", f"one of {', '.join(RENDERERS)}", repr(renderer))
+    if solver == "lm" and renderer != "native":
+        raise InputError("renderer", "native with the solver lm", repr(renderer), "--solver gradient takes any")
+
+
+def with_gradient(setup: FitSetup, renderer: str) -> FitSetup:
+    """The same fit, refined by the gradient of this renderer's images, on the gradient's own stages.
+
+    Raises:
+        MissingExtraError: torch or the renderer is not installed.
+    """
+    from bodyfit.render.backends import make_renderer
+
+    drawing = make_renderer(renderer)
+    from bodyfit.fit.gradient import GRADIENT_STAGES, GradientSolver
+
+    config = setup.config
+    if config.refine == FitConfig().refine:
+        config = replace(config, refine=GRADIENT_STAGES[renderer])
+    return replace(setup, config=config, refiner=GradientSolver(drawing), method=f"gradient, {renderer}")
 
 
 def look(

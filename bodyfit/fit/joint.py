@@ -16,7 +16,7 @@ from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
-from bodyfit.fit.solver import Solution, solve
+from bodyfit.fit.solver import Refiner, Solution, solve
 from bodyfit.fit.view import make_view
 from bodyfit.fit.wear import judge_wear
 from bodyfit.observe.observation import Observation
@@ -45,12 +45,14 @@ class Instant:
 
 @dataclass(frozen=True)
 class FitSetup:
-    """Which body, which prior over shapes, which clothes (a name or auto), which settings."""
+    """Which body, which prior over shapes, which clothes (a name or auto), which settings, and what refines a start."""
 
     model: BodyModel
     sex: str
     clothing: str
     config: FitConfig
+    refiner: Refiner = solve
+    method: str = "lm"
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def refine(
         problem = _problem(
             setup, clothing, mesh, stage, [instants[i] for i in chosen], prior, joint_gaussian(shape, clothing, n)
         )
-        solution = solve(problem, small, cancelled=cancelled)
+        solution = setup.refiner(problem, small, cancelled=cancelled)
         full = np.zeros((1, S + len(GARMENTS)))
         full[:, :n], full[:, S:] = solution.state.shape[:, :n], solution.state.shape[:, n:]
         if n < S:
@@ -288,7 +290,7 @@ def _poses_only(
     n = len(instants)
     gaussian = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
     state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
-    return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
+    return setup.refiner(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
 
 
 def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

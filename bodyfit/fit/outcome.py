@@ -172,5 +172,6 @@ def provenance(setup: FitSetup) -> dict[str, Any]:
         "sex": setup.sex,
         "clothing_asked": setup.clothing,
         "device": "cpu",
+        "solver": setup.method,
         "config": asdict(setup.config),
     }

@@ -221,6 +221,27 @@ class Problem:
             g += gradient
         return cost
 
+    def prior_equations(self, state: State) -> Linearization:
+        """Cost and normal equations of all that is not seen in an image: the priors, and the keypoints."""
+        n_instants, n_joints = state.rotations.shape[:2]
+        Q, S, n_groups = 3 * n_joints + 3, self.mesh.num_shape, len(state.shape)
+        out = Linearization(
+            np.zeros((n_instants, Q, Q)), np.zeros((n_instants, Q, S)), np.zeros((n_groups, S, S)),
+            np.zeros((n_instants, Q)), np.zeros((n_groups, S)), np.zeros(n_groups), np.zeros(n_instants),
+            np.zeros((len(self.items), E.NUM_STATS)),
+        )  # fmt: skip
+        for n, v in self.items:
+            H, g = np.zeros((Q + S, Q + S)), np.zeros(Q + S)
+            out.instant_cost[n] += self._add_keypoints(state, n, self.views[v], H, g, want_rows=True)
+            k = state.group[n]
+            out.A[n] += H[:Q, :Q]
+            out.B[n] += H[:Q, Q:]
+            out.C[k] += H[Q:, Q:]
+            out.pose_gradient[n] += g[:Q]
+            out.shape_gradient[k] += g[Q:]
+        self._add_priors(state, np.ones(n_groups, bool), out)
+        return out
+
     def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
         n_joints = state.rotations.shape[1]
         live = on[state.group]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,16 @@ class Solution:
     cost: NDArray[np.float64]
     steps: NDArray[np.int64]
     reasons: list[StopReason]
+
+
+class Refiner(Protocol):
+    """Takes a state to a better one: `solve` here, or `bodyfit.fit.gradient.GradientSolver`."""
+
+    def __call__(
+        self, problem: Problem, state: State, *, cancelled: Callable[[], bool] | None = None
+    ) -> Solution:
+        """The best state found, and why it stopped there."""
+        ...
 
 
 def step_of(
