@@ -84,8 +84,7 @@ def judge_wear(
     """Weighs the classes after a fit with the undecided prior.
 
     thickness (G,) metres and cov (G, G): the garments (shirt, trousers, shoes, hair) as the data alone have them, see
-    `without_prior`; bodies: vertices
-    (V, 3) of each instant.
+    `without_prior`; bodies: vertices (V, 3) of each instant.
     """
     mm, mm2 = thickness * 1e3, cov * 1e6
     found = {

@@ -1,4 +1,4 @@
-"""Where a stereo matcher gave the person's depth to pixels beside them: the rim of what it sees of them may not be theirs.
+"""Where a stereo matcher gave the person's depth to pixels beside them: the rim of what it sees may not be theirs.
 
 A matching window that straddles an edge matches the side with more texture, often the nearer one: the nearer surface
 grows by up to half a window ("foreground fattening"; Scharstein and Szeliski, "A taxonomy and evaluation of dense
@@ -47,9 +47,9 @@ def without_bleeding(
         slice(max(0, rows[0] - most - 2), rows[-1] + most + 3), slice(max(0, cols[0] - most - 2), cols[-1] + most + 3)
     )  # fmt: skip
     z, kind = depth[box], label[box]
-    near, far = _sides(z)
+    near, far = _sides(z, kind)
+    mine = ((kind == PERSON) | ((kind == UNKNOWN) & (z > 0))) & (near > 0)
     jump = np.float32(JUMP_M) + np.float32(JUMP_SIGMAS * noise.inverse_sigma) * near * near
-    mine = ((kind == PERSON) | ((kind == UNKNOWN) & (z > 0))) & np.isfinite(near)
     open_air = (kind == BACKGROUND) & (far <= 0)
     row, col = np.indices(z.shape)
     sure_px = NOT_THEIRS * noise.length_px
@@ -74,14 +74,16 @@ def without_bleeding(
     return new_depth, new_label
 
 
-def _sides(z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What each pixel (H, W) is as the near side of an edge (infinite: nothing) and as its far side (0: nothing).
+def _sides(z: NDArray[np.float32], kind: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What each pixel (H, W) is as the near side of an edge and as its far side, metres, 0 = nothing.
 
-    A reading that was lost at an edge may be of either side: the nearest and the farthest around it.
+    A reading that was lost at an edge may be of either side: the nearest and the farthest around it; but what is not
+    the person's lies no nearer than its surroundings without them.
     """
     import cv2
 
-    square = np.ones((3, 3), np.uint8)
-    lowest = np.asarray(cv2.erode(np.where(z > 0, z, np.float32(np.inf)), square), np.float32)
-    highest = np.asarray(cv2.dilate(z, square), np.float32)
-    return np.where(z > 0, z, lowest), np.where(z > 0, z, highest)
+    square, none = np.ones((3, 3), np.uint8), np.float32(99)
+    lowest = np.asarray(cv2.erode(np.where(z > 0, z, none), square), np.float32)
+    beside = np.asarray(cv2.dilate(np.where(kind == PERSON, np.float32(0), z), square), np.float32)
+    highest = np.where(kind == PERSON, np.asarray(cv2.dilate(z, square), np.float32), beside)
+    return np.where(z > 0, z, np.where(lowest < none, lowest, np.float32(0))), np.where(z > 0, z, highest)

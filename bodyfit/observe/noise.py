@@ -1,10 +1,8 @@
 """A depth sensor's noise, measured in the frame itself: how large it is, and over how many pixels it is smooth.
 
-Over a plane 1/z is linear in the pixel, so what is left of 1/z in second differences is noise alone. Its growth with the
-reach of the difference shows its correlation: white noise is the same at every reach, a stereo matcher's is smooth
-within its window. Such a matcher also gives the nearer surface to pixels up to half a window beyond its border
-("foreground fattening"; Scharstein and Szeliski, "A taxonomy and evaluation of dense two-frame stereo correspondence
-algorithms", IJCV 2002, section 3.3).
+Over a plane 1/z is linear in the pixel, so what is left of 1/z in second differences is noise alone. Its growth with
+the reach of the difference shows its correlation: white noise is the same at every reach, a stereo matcher's is smooth
+within its window.
 """
 
 from __future__ import annotations
