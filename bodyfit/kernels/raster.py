@@ -16,7 +16,7 @@ NEAR_M = np.float32(0.05)
 MAX_PX = np.float32(1.0e6)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def draw_faces(points_cam, faces, fx, fy, cx, cy, depth, face):
     """Fills depth (H, W) metres, 0 where nothing is, and face (H, W), -1 where nothing is."""
     height, width = depth.shape
