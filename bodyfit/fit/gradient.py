@@ -70,9 +70,7 @@ class SeenView:
         fx, fy, cx, cy = (float(k) for k in view.intrinsics)
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = view.R_cw, view.t_cw
-        self.camera = RenderCamera(
-            w, h, torch.tensor([fx, fy, cx, cy]), torch.tensor(T, dtype=torch.float32)
-        )
+        self.camera = RenderCamera(w, h, torch.tensor([fx, fy, cx, cy]), torch.tensor(T, dtype=torch.float32))
         self.mean_focal = 0.5 * (fx + fy)
         self.depth = torch.from_numpy(view.depth)
         self.person = torch.from_numpy(view.label == E.PERSON)
@@ -164,9 +162,7 @@ class GradientSolver:
     ) -> None:
         self.renderer, self.settings, self.watch = renderer, settings or GradientSettings(), watch
 
-    def __call__(
-        self, problem: Problem, state: State, *, cancelled: Callable[[], bool] | None = None
-    ) -> Solution:
+    def __call__(self, problem: Problem, state: State, *, cancelled: Callable[[], bool] | None = None) -> Solution:
         """The state that the last step reached, its normal equations, and why the steps ended."""
         how = self.settings
         mesh = TorchMesh(problem.mesh)

@@ -49,9 +49,7 @@ class Solution:
 class Refiner(Protocol):
     """Takes a state to a better one: `solve` here, or `bodyfit.fit.gradient.GradientSolver`."""
 
-    def __call__(
-        self, problem: Problem, state: State, *, cancelled: Callable[[], bool] | None = None
-    ) -> Solution:
+    def __call__(self, problem: Problem, state: State, *, cancelled: Callable[[], bool] | None = None) -> Solution:
         """The best state found, and why it stopped there."""
         ...
 

@@ -25,11 +25,9 @@ from bodyfit.render.mitsuba_image import MitsubaImage
 from bodyfit.render.mitsuba_plugins import load_mitsuba
 from bodyfit.render.mitsuba_scene import (
     Part,
-    checked_mesh,
     facing,
     lighting_of,
     material_of,
-    of_batch,
     part_of,
     rgb,
     sky_emitter,
@@ -38,6 +36,7 @@ from bodyfit.render.mitsuba_scene import (
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture
 from bodyfit.render.surroundings import Surroundings
+from bodyfit.render.torch_mesh import checked_mesh, of_batch
 
 ANISOTROPY = 0.01
 """colour is drawn with square pixels: fx and fy may differ by this share, which its lights see as stretched surface"""
