@@ -30,15 +30,15 @@ from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 if TYPE_CHECKING:
     from bodyfit.render.rendered import Rendered, Renderer
 
-_COARSE = Stage("follow the gradient", 1, 1800, 0, 24, 0.06, 0.12, sensor_noise=True)
-_FINE = Stage("follow it finely", 0, 4000, 0, 999, 0.04, 0.08, sensor_noise=True)
+_COARSE = Stage("follow the gradient", 1, 1800, 120, 24, 0.06, 0.12, sensor_noise=True)
+_FINE = Stage("follow it finely", 0, 4000, 40, 999, 0.04, 0.08, sensor_noise=True, max_turn_rad=0.004)
 GRADIENT_STAGES = {
     "native": (_COARSE, _FINE),
     "redner": (replace(_COARSE, num_betas=999),),
     # an image of a few thousand pixels takes Mitsuba a good part of a second
-    "mitsuba": (Stage("follow the gradient", 2, 500, 0, 999, 0.06, 0.12, sensor_noise=True),),
+    "mitsuba": (replace(_COARSE, level=2, pixels=500, iterations=80, num_betas=999),),
 }
-"""by renderer, in place of the stages of Levenberg-Marquardt; how many steps they take is in `GradientSettings`"""
+"""by renderer, in place of the stages of Levenberg-Marquardt"""
 STILL = 2e-3
 """a cost that falls by less than this share from one tenth of the steps to the next stands still"""
 
@@ -47,10 +47,8 @@ STILL = 2e-3
 class GradientSettings:
     """How far each step of Adam (Kingma and Ba 2015) goes."""
 
-    steps: int = 120
-    """in each stage"""
     turn_rad: float = 0.015
-    """of each joint per step, at first"""
+    """of each joint per step, at first; a stage whose `max_turn_rad` is less shortens all steps by as much"""
     transl_m: float = 0.004
     """of the whole body"""
     shape_sd: float = 0.06
@@ -173,11 +171,13 @@ class GradientSolver:
         delta = torch.zeros(*now.rotations.shape[:2], 3, dtype=torch.float64, requires_grad=True)
         move = torch.zeros(*now.transl.shape, dtype=torch.float64, requires_grad=True)
         shape_step = torch.zeros(*now.shape.shape, dtype=torch.float64, requires_grad=True)
-        rates = ((delta, how.turn_rad), (move, how.transl_m), (shape_step, how.shape_sd))
+        short = min(1.0, problem.stage.max_turn_rad / how.turn_rad)
+        rates = ((delta, how.turn_rad * short), (move, how.transl_m * short), (shape_step, how.shape_sd * short))
         adam = torch.optim.Adam([{"params": [p], "lr": rate} for p, rate in rates], betas=(0.9, 0.98))
         costs: list[float] = []
         stopped = False
-        for k in range(how.steps):
+        steps = problem.stage.iterations
+        for k in range(steps):
             if cancelled is not None and cancelled():
                 stopped = True
                 break
@@ -185,7 +185,7 @@ class GradientSolver:
             costs.append(cost)
             if self.watch is not None:
                 self.watch(k, cost)
-            share = how.last + (1 - how.last) * 0.5 * (1 + np.cos(np.pi * k / max(how.steps - 1, 1)))
+            share = how.last + (1 - how.last) * 0.5 * (1 + np.cos(np.pi * k / max(steps - 1, 1)))
             for group, (_, rate) in zip(adam.param_groups, rates, strict=True):
                 group["lr"] = rate * share
             turn, shift, reshape = gradients
