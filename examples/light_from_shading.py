@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from gallery import Outcome, follow, main, picture
 from shapes import icosphere, joined, jug
 
@@ -23,8 +24,8 @@ def table_with_things() -> tuple[Tensor, Tensor, Tensor]:
     table = torch.cat([grid, torch.zeros(len(grid), 1)], 1).numpy()
     squares = [f for r in range(12) for c in range(12) for f in _square(r * 13 + c, 13)]
     parts = (
-        (ball * 0.09 + [-0.19, -0.10, 0.09], ball_faces, (0.75, 0.20, 0.15)),
-        (jug_vertices + [0.06, 0.08, 0.0], jug_faces, (0.80, 0.78, 0.72)),
+        (ball * 0.09 + np.array([-0.19, -0.10, 0.09]), ball_faces, (0.75, 0.20, 0.15)),
+        (jug_vertices + np.array([0.06, 0.08, 0.0]), jug_faces, (0.80, 0.78, 0.72)),
         (table, torch.tensor(squares).numpy(), (0.45, 0.42, 0.38)),
     )
     vertices, faces = joined(*((v.astype("float32"), f) for v, f, _ in parts))

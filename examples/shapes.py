@@ -1,4 +1,4 @@
-"""Meshes for the examples, made by formula: a square, a sphere, a jug. Vertices in metres, z up, faces wound outwards."""
+"""Meshes for the examples, made by formula: a square, a sphere, a jug. Metres, z up, faces wound outwards."""
 
 from __future__ import annotations
 
