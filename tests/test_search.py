@@ -89,7 +89,7 @@ def test_spots_are_what_the_body_does_not_explain(model: BodyModel) -> None:
     f = 100.0
     view = View(
         depth, label, np.zeros((60, 60), np.int32), np.array([f, f, 30, 30], np.float32), np.eye(3), np.zeros(3),
-        np.zeros(4), int((label == 1).sum()), 0.0, 1, (0, 0),
+        np.zeros(4), int((label == 1).sum()), 0.0, 2000.0, 1, (0, 0),
     )  # fmt: skip
     spots = unexplained_spots(view, drawn, face)
     assert len(spots) == 2 and len(spots[0]) == len(spots[1]) == 24

@@ -37,7 +37,7 @@ OTHER_TURN_RAD = 0.4
 """two configurations of a limb are different when a joint's turn differs by this"""
 WORTH_TRYING = 1.6
 """a second hypothesis whose cost is within this of the best one's has its limbs tried too"""
-SURELY_BETTER = 2.0
+SURELY_BETTER = 1.0
 """a limb is put elsewhere when that lowers the cost (half a squared residual in units of its sigma) by this"""
 BESIDE_THE_NECK_M = 0.12
 RAISED_ARM_M = 0.04
@@ -329,7 +329,9 @@ class Starter:
         offset, merged = 0, pose.copy()
         for group in groups:
             order = np.argsort(found[offset : offset + len(group)], kind="stable")
-            chosen += _unlike([group[k] for k in order], LIMB_CHOICES)
+            # an arm like the other one hides well behind the body: it is followed however it looks unsettled
+            surely = group[len(ARMS) : len(ARMS) + 1] if offset < len(groups[0]) + len(groups[1]) else []
+            chosen += [*surely, *_unlike([group[k] for k in order], LIMB_CHOICES)]
             changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
             merged[changed] = group[order[0]][changed]
             offset += len(group)
