@@ -15,10 +15,10 @@ from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
-from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.solver import Solution, solve
 from bodyfit.fit.view import make_view
-from bodyfit.fit.wear import judge_wear
+from bodyfit.fit.wear import judge_wear, without_prior
 from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
@@ -192,7 +192,10 @@ def refine(
     assert problem is not None and solution is not None
     rotations, transl = state.rotations.copy(), state.transl.copy()
     rotations[chosen], transl[chosen] = part.rotations, part.transl
-    shape_cov, pose_cov_part = covariances(solution)
+    equations = solution.equations
+    if any(problem.sharing(v) > 1.0 for v in problem.views):
+        equations = replace(problem, shared_noise=True).linearize(solution.state)
+    shape_cov, pose_cov_part = covariances(equations)
     pose_cov = np.zeros((T, *pose_cov_part.shape[1:]))
     pose_cov[chosen] = pose_cov_part
     rest = [i for i in range(T) if i not in set(chosen.tolist())]
@@ -215,8 +218,11 @@ def worn(setup: FitSetup, instants: Sequence[Instant], found: JointFit) -> Cloth
     poses = axis_angle_from_matrix(found.rotations)
     use = found.chosen
     bodies = [setup.model.forward(betas, poses[t], found.transl[t])[0] for t in use]
-    cov = found.shape_cov[S:, S:]
-    return judge_wear(setup.model, found.shape[S:], cov, bodies, [instants[t].observations for t in use]).clothing
+    views = [instants[t].observations for t in use]
+    used = covariances(found.solution.equations)[0][S:, S:]
+    alone, _ = without_prior(found.shape[S:], used, *garment_prior(UNDECIDED))
+    _, cov = without_prior(found.shape[S:], found.shape_cov[S:, S:], *garment_prior(UNDECIDED))
+    return judge_wear(setup.model, alone, cov, bodies, views).clothing
 
 
 def finish(
@@ -291,9 +297,8 @@ def _poses_only(
     return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
 
 
-def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def covariances(eq: Linearization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariance of the shape (S, S), poses marginalised, and of each pose (N, Q, Q), the shape held."""
-    eq = solution.equations
     A_inv = np.linalg.inv(eq.A + 1e-9 * np.eye(eq.A.shape[1]))
     C = eq.C[0] - (np.swapaxes(eq.B, 1, 2) @ A_inv @ eq.B).sum(0)
     return np.asarray(np.linalg.inv(0.5 * (C + C.T)), np.float64), np.asarray(A_inv, np.float64)

@@ -105,6 +105,9 @@ class Problem:
     shape_prior: ShapeGaussian
     sigma_behind_m: float
     use_floor: bool = True
+    shared_noise: bool = False
+    """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
+    believed more than that, since the prior over them is a rough one"""
     _scratch: list[Scratch] = field(default_factory=list)
 
     def settings(self, view: View) -> NDArray[np.float64]:
@@ -112,6 +115,8 @@ class Problem:
         every pair of soles as the same number of independent points."""
         s = np.empty(E.NUM_SETTINGS)
         noise = view.noise_m if self.stage.sensor_noise else 0.0
+        if self.shared_noise:
+            noise *= self.sharing(view)
         s[E.SIGMA_DEPTH] = np.hypot(self.config.sigma_depth_m, noise)
         s[E.SIGMA_BEHIND] = np.hypot(self.sigma_behind_m, noise)
         s[E.ROBUST_DEPTH] = self.stage.robust_depth_m
@@ -124,6 +129,10 @@ class Problem:
         s[E.ROBUST_FLOOR] = self.stage.robust_floor_m
         s[E.FLOOR_WEIGHT] = self.config.effective_soles / max(len(self.mesh.floor_vertices), 1)
         return s
+
+    def sharing(self, view: View) -> float:
+        """By how much noise counts more than in pixels that err each for itself: 1 where enough of them do."""
+        return float(np.sqrt(max(1.0, self.config.effective_pixels / max(view.independent_pixels, 1.0))))
 
     def linearize(
         self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
