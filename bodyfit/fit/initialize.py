@@ -6,7 +6,7 @@ since an arm in the wrong place is what a descent cannot repair; the best few ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -159,8 +159,12 @@ def place_pelvis(
 class Starter:
     """Cold starts of one person: the meshes and the prior are made once."""
 
-    def __init__(self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig) -> None:
+    def __init__(
+        self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.shape, self.prior, self.clothing, self.config = model, shape, prior, clothing, config
+        self.cancelled = cancelled or (lambda: False)
         self.names = model.joint_names
         self._meshes = {}
 
@@ -185,12 +189,12 @@ class Starter:
         """
         poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
         first = self._search(observations, poses, 0.0)
-        if first.cost <= self._usual_cost(observations):
+        if self.cancelled() or first.cost <= self._usual_cost(observations):
             return first
         poses += [stance_pose(self.names, s) for s in RARER_STANCES]
         second = self._search(observations, poses, np.pi / self.config.headings)
         best = min(first, second, key=lambda s: s.cost)
-        if best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
+        if self.cancelled() or best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
             return best
         third = self._evolve(observations, [first, second])
         return min(best, third, key=lambda s: s.cost)
@@ -212,6 +216,8 @@ class Starter:
         up = up_of(observations[0])
         cost = np.full(len(parents), np.inf)
         for _ in range(self.config.generations):
+            if self.cancelled() and np.isfinite(cost).all():
+                break
             chosen = rng.integers(len(cost), size=self.config.offspring)
             child = population.take(chosen)
             mutate(child.rotations, child.transl, self.names, up, population.rotations, rng)
@@ -220,13 +226,15 @@ class Starter:
                 np.concatenate([population.shape, child.shape]), np.arange(len(cost) + len(chosen)),
             )  # fmt: skip
             general = np.broadcast_to(self.prior.mean, (len(together.group), *self.prior.mean.shape))
-            settled = solve(self.problem(stage, observations, general), together, iterations=5)
+            problem = self.problem(stage, observations, general)
+            settled = solve(problem, together, iterations=5, cancelled=self.cancelled)
             keep = self._distinct(settled.state, settled.cost, self.config.survivors, up, poses_too=True)
             population, cost = settled.state.take(keep), settled.cost[keep]
         general = np.broadcast_to(self.prior.mean, (len(cost), *self.prior.mean.shape))
         fine = solve(
-            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas))
-        )
+            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas)),
+            cancelled=self.cancelled,
+        )  # fmt: skip
         return self._finished(observations, fine.state, fine.cost)
 
     def _usual_cost(self, observations: Sequence[Observation]) -> float:
@@ -259,9 +267,10 @@ class Starter:
         state = State(R, places - root, np.zeros((n, mesh_betas)), np.arange(n))
         # a third of the steps tell the better half of the hypotheses from the rest
         search = self.problem(self.config.search, observations, body)
-        found = solve(search, state, iterations=2)
+        found = solve(search, state, iterations=2, cancelled=self.cancelled)
         first = np.argsort(found.cost, kind="stable")[: max(8, n // 2)]
-        found = solve(self.problem(self.config.search, observations, body[first]), found.state.take(first))
+        search = self.problem(self.config.search, observations, body[first])
+        found = solve(search, found.state.take(first), cancelled=self.cancelled)
         keep = self._distinct(found.state, found.cost, self.config.survivors + 1, up)
         keep += [
             k
@@ -274,7 +283,7 @@ class Starter:
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
             general = np.broadcast_to(self.prior.mean, mean.shape)
-            solution = solve(self.problem(stage, observations, general), state)
+            solution = solve(self.problem(stage, observations, general), state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
         return self._finished(observations, state, cost)
 
@@ -298,13 +307,16 @@ class Starter:
         cost = np.zeros(1)
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
-            solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
+            problem = self.problem(stage, observations, self.prior.mean[None])
+            solution = solve(problem, state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
         return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
 
     def _improve_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
         """Limbs put elsewhere, one after the other, as long as that helps."""
         for _ in range(self.config.limb_rounds):
+            if self.cancelled():
+                break
             before = cost
             state, cost = self._try_limbs(observations, state, cost)
             if cost >= before:
@@ -338,13 +350,14 @@ class Starter:
         poses = np.stack([pose, *chosen, merged])
         general = np.broadcast_to(self.prior.mean, poses.shape)
         starts = self._with_pose(state.take(np.zeros(len(poses), int)), poses)
-        settled = solve(self.problem(stage, observations, general), starts)
+        settled = solve(self.problem(stage, observations, general), starts, cancelled=self.cancelled)
         # against the state as it was, by the same measure: the first of the poses
         best = int(np.argmin(settled.cost))
         if settled.cost[best] > settled.cost[0] - SURELY_BETTER:
             return state, cost
         last = self.config.settle[-1]
-        again = solve(self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4)
+        problem = self.problem(last, observations, self.prior.mean[None])
+        again = solve(problem, settled.state.take([best]), iterations=4, cancelled=self.cancelled)
         return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
 
     def _reaching(
@@ -423,9 +436,11 @@ class Starter:
                     starts.append(i)
         poses = np.stack(pairs)
         paired = self._with_pose(wide.take(np.array(starts)), poses)
-        solution = solve(self.problem(stage, observations, poses), paired, iterations=2)
+        arms = self.problem(stage, observations, poses)
+        solution = solve(arms, paired, iterations=2, cancelled=self.cancelled)
         first = np.argsort(solution.cost, kind="stable")[: max(6, len(poses) // 3)]
-        solution = solve(self.problem(stage, observations, poses[first]), solution.state.take(first))
+        arms = self.problem(stage, observations, poses[first])
+        solution = solve(arms, solution.state.take(first), cancelled=self.cancelled)
         return solution.state, poses[first], solution.cost
 
     def _with_pose(self, state: State, poses: NDArray[np.float64]) -> State:

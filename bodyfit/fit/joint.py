@@ -93,7 +93,7 @@ def solve_joint(
     if stature is not None and 1.0 < stature < 2.4:
         worn = clothing.hair_m[0] + clothing.shoes_m[0]
         told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
-    starter = Starter(setup.model, told, prior, clothing, setup.config)
+    starter = Starter(setup.model, told, prior, clothing, setup.config, cancelled)
     starts: list[Start] = []
     warm: list[bool] = []
     for n in range(len(instants)):
@@ -118,6 +118,8 @@ def solve_joint(
 
 def _start_of(starter: Starter, instants: Sequence[Instant], starts: Sequence[Start], n: int) -> tuple[Start, bool]:
     instant = instants[n]
+    if n > 0 and starter.cancelled():
+        return starts[-1], True  # not looked at: what the instants before have is all there will be
     if n > 0 and instant.timestamp_s - instants[n - 1].timestamp_s <= WARM_GAP_S:
         warm = starter.follow(instant.observations, starts[-1])
         usual = float(np.median([s.cost for s in starts]))
@@ -201,8 +203,9 @@ def refine(
     rest = [i for i in range(T) if i not in set(chosen.tolist())]
     if rest:
         followed = _poses_only(
-            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior
-        )
+            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior,
+            cancelled,
+        )  # fmt: skip
         rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
         pose_cov[rest] = np.linalg.inv(followed.equations.A)
     return JointFit(
@@ -276,6 +279,7 @@ def _poses_only(
     found: NDArray[np.float64],
     shape: Shape,
     prior: PosePrior,
+    cancelled: Callable[[], bool] | None,
 ) -> Solution:
     """Each instant alone, with the shape held where the chosen instants put it."""
     S = setup.model.num_betas
@@ -294,7 +298,7 @@ def _poses_only(
     n = len(instants)
     gaussian = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
     state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
-    return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
+    return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state, cancelled=cancelled)
 
 
 def covariances(eq: Linearization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
