@@ -97,7 +97,9 @@ class FitConfig:
     arms: Stage = field(
         default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
-    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15))
+    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))
+    reach: Stage = field(default_factory=lambda: Stage("reach", 1, 5000, 0, 12, 0.10, 0.15))
+    """only drawn, to see what a body leaves unexplained: fine enough for a finger"""
     limb_rounds: int = 3
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(

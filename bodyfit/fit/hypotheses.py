@@ -122,13 +122,19 @@ WRISTS = ((0.0, 0.0, 0.8), (0.0, 0.0, -0.8), (0.0, 0.6, 0.0), (0.0, -0.6, 0.0), 
 """radians: the left hand bent down and up, to either side, and the forearm turned about itself"""
 HEAD_TURNS = (-0.9, -0.45, 0.0, 0.45, 0.9)
 """radians about the vertical, shared by neck and head"""
+LEG_SWINGS = (-18.0, 0.0, 18.0)
+"""degrees: a thigh behind, under and before the body"""
+
+
+_OTHER = {"left": "right", "right": "left"}
 
 
 def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[list[NDArray[np.float64]]]:
-    """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: arms, hands, head, legs."""
+    """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: left arm, right arm, hands,
+    head, legs exchanged, left leg, right leg."""
     groups: list[list[NDArray[np.float64]]] = []
     for side in ("left", "right"):
-        groups.append([with_arm(pose, names, side, arm) for arm in ARMS.values()])
+        groups.append([*(with_arm(pose, names, side, arm) for arm in ARMS.values()), _like_the_other(pose, names, side)])
     for side in ("left", "right"):
         group = []
         for turn in WRISTS:
@@ -157,4 +163,30 @@ def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[lis
             left, right = names.index(f"left_{joint}"), names.index(f"right_{joint}")
             legs[left], legs[right] = mirrored(pose[right]), mirrored(pose[left])
     groups.append([legs])
+    for side in ("left", "right"):
+        groups.append([_with_leg(pose, names, side, swing, apart) for swing in LEG_SWINGS for apart in (3.0, 9.0)])
     return groups
+
+
+def _like_the_other(pose: NDArray[np.float64], names: tuple[str, ...], side: str) -> NDArray[np.float64]:
+    """A copy of a pose whose arm does what the other one does."""
+    out = pose.copy()
+    for joint in ("collar", "shoulder", "elbow", "wrist", "hand"):
+        if f"left_{joint}" in names and f"right_{joint}" in names:
+            mine, other = names.index(f"{side}_{joint}"), names.index(f"{_OTHER[side]}_{joint}")
+            out[mine] = mirrored(pose[other])
+    return out
+
+
+def _with_leg(
+    pose: NDArray[np.float64], names: tuple[str, ...], side: str, swing: float, apart: float
+) -> NDArray[np.float64]:
+    """A copy of a pose with one plain leg: the thigh swung forward and apart by degrees, the knee nearly straight."""
+    out = pose.copy()
+    turn = mirrored if side == "right" else np.asarray
+    hip = axis_angle_from_matrix(_turn(2, apart) @ _turn(0, -swing))
+    knee = np.array([np.radians(4.0 + max(-swing, 0.0)), 0.0, 0.0])
+    for joint, value in (("hip", hip), ("knee", knee), ("ankle", np.zeros(3))):
+        if f"{side}_{joint}" in names:
+            out[names.index(f"{side}_{joint}")] = turn(value)
+    return out

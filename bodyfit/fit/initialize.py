@@ -19,6 +19,7 @@ from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, 
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.reach import reaching, unexplained_spots
 from bodyfit.fit.solver import solve
 from bodyfit.fit.view import make_view
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
@@ -30,10 +31,14 @@ SAME_HEADING_RAD = 0.5
 ARM_CHOICES = 3
 LIMB_CHOICES = 2
 """of each limb's other configurations this many are followed"""
+REACHES = 32
+"""so many of a limb's ways to reach for what is unexplained are tried"""
+OTHER_TURN_RAD = 0.4
+"""two configurations of a limb are different when a joint's turn differs by this"""
 WORTH_TRYING = 1.6
 """a second hypothesis whose cost is within this of the best one's has its limbs tried too"""
-SURELY_BETTER = 0.98
-"""a limb is put elsewhere when that lowers the cost to this share"""
+SURELY_BETTER = 2.0
+"""a limb is put elsewhere when that lowers the cost (half a squared residual in units of its sigma) by this"""
 BESIDE_THE_NECK_M = 0.12
 RAISED_ARM_M = 0.04
 """something this much higher than what is above the trunk is no head"""
@@ -263,6 +268,9 @@ class Starter:
         stage = self.config.limbs
         pose = axis_angle_from_matrix(state.rotations)[0]
         groups = limb_variants(pose, self.names)
+        reached = self._reaching(observations, state, pose)
+        for group, limb, side in ((0, "arm", "left"), (1, "arm", "right"), (-2, "leg", "left"), (-1, "leg", "right")):
+            groups[group] += reached[limb, side]
         trials = np.stack([variant for group in groups for variant in group])
         general = np.broadcast_to(self.prior.mean, trials.shape)
         tried = self._with_pose(state.take(np.zeros(len(trials), int)), trials)
@@ -271,7 +279,7 @@ class Starter:
         offset, merged = 0, pose.copy()
         for group in groups:
             order = np.argsort(found[offset : offset + len(group)], kind="stable")
-            chosen += [group[k] for k in order[:LIMB_CHOICES]]
+            chosen += _unlike([group[k] for k in order], LIMB_CHOICES)
             changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
             merged[changed] = group[order[0]][changed]
             offset += len(group)
@@ -281,11 +289,38 @@ class Starter:
         settled = solve(self.problem(stage, observations, general), starts)
         # against the state as it was, by the same measure: the first of the poses
         best = int(np.argmin(settled.cost))
-        if settled.cost[best] >= SURELY_BETTER * settled.cost[0]:
+        if settled.cost[best] > settled.cost[0] - SURELY_BETTER:
             return state, cost
         last = self.config.settle[-1]
         again = solve(self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4)
         return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
+
+    def _reaching(
+        self, observations: Sequence[Observation], state: State, pose: NDArray[np.float64]
+    ) -> dict[tuple[str, str], list[NDArray[np.float64]]]:
+        """Copies of the one state's pose (J, 3) whose limb ends where a sensor saw something unexplained, by limb and
+        side: those that the pose prior finds most likely."""
+        from bodyfit.kernels.body import joint_motions
+
+        problem = self.problem(self.config.reach, observations, pose[None])
+        n = min(state.shape.shape[1], self.model.num_betas)
+        rest = self.model.joints_at_rest(self.shape.mean + np.pad(state.shape[0, :n], (0, len(self.shape.mean) - n)))
+        G, posed = np.empty((len(rest), 3, 3)), np.empty((len(rest), 3))
+        joint_motions(state.rotations[0], rest, self.model.parents, np.eye(3), np.zeros(3), state.transl[0], G, posed)
+        spots = [s for v in problem.views for s in unexplained_spots(v, *problem.drawn(state, v))]
+        out = {}
+        for limb in ("arm", "leg"):
+            for side in ("left", "right"):
+                turned = reaching(self.names, rest, G, posed, self.model.parents, spots, limb, side)
+                many = np.repeat(pose[None], len(next(iter(turned.values()), ())), 0)
+                for joint, rotations in turned.items():
+                    many[:, joint] = axis_angle_from_matrix(rotations)
+                for end in ("wrist", "hand") if limb == "arm" else ("ankle",):
+                    if f"{side}_{end}" in self.names:
+                        many[:, self.names.index(f"{side}_{end}")] = 0
+                unlikely = self.prior.unlikely(many[:, list(turned)], list(turned)) if turned else np.zeros(0)
+                out[limb, side] = [many[k] for k in np.argsort(unlikely, kind="stable")[:REACHES]]
+        return out
 
     def _elsewhere(self, state: State, a: int, b: int) -> bool:
         """Whether two states put a joint in different places."""
@@ -368,6 +403,17 @@ class Starter:
     def _same_pose(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
         turn = axis_angle_from_matrix(np.swapaxes(a[1:], 1, 2) @ b[1:])
         return bool(np.linalg.norm(turn, axis=1).max() < SAME_HEADING_RAD)
+
+
+def _unlike(poses: Sequence[NDArray[np.float64]], count: int) -> list[NDArray[np.float64]]:
+    """The first poses (J, 3) that differ from each other in a joint's turn."""
+    keep: list[NDArray[np.float64]] = []
+    for pose in poses:
+        if all(np.abs(pose - other).max() > OTHER_TURN_RAD for other in keep):
+            keep.append(pose)
+        if len(keep) == count:
+            break
+    return keep
 
 
 def _resized(state: State, num_shape: int) -> State:

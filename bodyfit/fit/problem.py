@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.mesh import Mesh
-from bodyfit.fit.pose_prior import PosePrior, pose_prior_terms
+from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
 
@@ -204,6 +204,15 @@ class Problem:
             scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
         )  # fmt: skip
 
+    def drawn(self, state: State, view: View) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Depth (h, w) metres and face (h, w), -1 for none, of the first instant as a view's camera sees it."""
+        scratch = Scratch(self.mesh)
+        self.view_equations(
+            state, 0, view, scratch, np.empty((1, 1)), np.empty(1), np.empty(E.NUM_STATS), want_rows=False
+        )  # fmt: skip
+        depth, face, _ = scratch.of(view)
+        return depth, face
+
     def _add_keypoints(
         self, state: State, n: int, view: View, H: NDArray[np.float64], g: NDArray[np.float64], *, want_rows: bool
     ) -> float:
@@ -229,10 +238,19 @@ class Problem:
         )
         where = np.flatnonzero(live)
         out.instant_cost[where] += cost
-        np.add.at(out.cost, state.group, out.instant_cost)
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        pairs = arm_pairs(self.mesh.joint_names)
+        if pairs:
+            cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
+            out.instant_cost[where] += cost
+            for k, pair in enumerate(pairs):
+                for p, a in enumerate(pair):
+                    out.pose_gradient[where, 3 * a : 3 * a + 3] += gradient[:, k, p]
+                    for q, b in enumerate(pair):
+                        out.A[where, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+        np.add.at(out.cost, state.group, out.instant_cost)
         precision = self.shape_prior.precision / self.stage.shape_prior**2
         d = state.shape[on] - self.shape_prior.mean
         pull = d @ precision

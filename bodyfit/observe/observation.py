@@ -13,7 +13,7 @@ from bodyfit.frame import Frame, Keypoints
 from bodyfit.observe.bleed import without_bleeding
 from bodyfit.observe.edges import drop_flying_pixels
 from bodyfit.observe.ground import Ground, find_ground
-from bodyfit.observe.mend import mend_mask
+from bodyfit.observe.mend import follow_surface, is_rough, mend_mask
 from bodyfit.observe.noise import DepthNoise, plane_noise
 from bodyfit.observe.normals import normals_from_depth
 from bodyfit.observe.person import Candidate, find_candidates
@@ -115,16 +115,24 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         if near is None or not own.any():
             raise PersonNotFoundError("mask", "depth readings where the mask says person", "none")
         height = near.height if near.ground.plane is not None else None
-        missed, doubtful = mend_mask(frame.mask, depth, frame.depth_camera, height)
-        own = own | (missed & ~scene.wall & ~scene.floor)
-        doubtful, whole = doubtful & ~scene.wall & ~scene.floor, True
+        above = depth > 0 if height is None else height > near.foot_m
+        shape = frame.mask
+        if is_rough(frame.mask, own, scene, above):
+            own, doubtful = follow_surface(own, scene, above)
+            whole = height is not None and float(height[own].min()) < 0.1
+            shape = None
+        else:
+            missed, doubtful = mend_mask(frame.mask, depth, frame.depth_camera, height)
+            own = own | (missed & ~scene.wall & ~scene.floor)
+            doubtful, whole = doubtful & ~scene.wall & ~scene.floor, True
     else:
         chosen = _choose(scene, find_candidates(scene), frame, gravity_cam, person)
         main = chosen.mask(depth.shape)
         near = floor_at_feet(scene, main)
         own, doubtful = gather(scene, main, near)
+        shape = None
         whole = ground.plane is not None and float(near.height[own].min()) < 0.1
-    label = label_pixels(scene, own, near, frame.depth, whole, frame.mask, doubtful)
+    label = label_pixels(scene, own, near, frame.depth, whole, shape, doubtful)
     depth = np.where((label == PERSON) & ~own, np.float32(0), depth)
     noise = plane_noise(scene.depth, (scene.floor | scene.wall) & (label == BACKGROUND))
     if noise is not None and noise.stereo:
