@@ -91,6 +91,10 @@ class FitConfig:
     """how many headings a cold start tries"""
     survivors: int = 4
     """how many different hypotheses are refined to the end"""
+    generations: int = 8
+    """how often a start that is plainly wrong is changed by chance"""
+    offspring: int = 20
+    """into how many each time"""
     search: Stage = field(
         default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
     )

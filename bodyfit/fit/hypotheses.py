@@ -190,3 +190,43 @@ def _with_leg(
         if f"{side}_{joint}" in names:
             out[names.index(f"{side}_{joint}")] = turn(value)
     return out
+
+
+def mutate(
+    rotations: NDArray[np.float64],
+    transl: NDArray[np.float64],
+    names: tuple[str, ...],
+    up: NDArray[np.float64],
+    others: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> None:
+    """Changes poses (N, J, 3, 3) and transl (N, 3) in place, each by one to three chance moves: a limb elsewhere, the
+    limbs of one of the others (M, J, 3, 3), legs exchanged, the whole body turned about `up`, tilted or moved."""
+    arms = list(ARMS.values())
+    for i in range(len(rotations)):
+        for move in rng.choice(6, size=int(rng.integers(1, 4)), replace=False):
+            pose = axis_angle_from_matrix(rotations[i])
+            side = ("left", "right")[int(rng.integers(2))]
+            if move == 0:
+                pose = with_arm(pose, names, side, arms[int(rng.integers(len(arms)))])
+            elif move == 1:
+                pose = _with_leg(pose, names, side, float(rng.normal(0, 22)), float(rng.uniform(0, 12)))
+            elif move == 2:
+                other = axis_angle_from_matrix(others[int(rng.integers(len(others)))])
+                for name in ("collar", "shoulder", "elbow", "wrist") if rng.random() < 0.5 else ("hip", "knee", "ankle"):
+                    for s in ("left", "right"):
+                        if f"{s}_{name}" in names:
+                            pose[names.index(f"{s}_{name}")] = other[names.index(f"{s}_{name}")]
+            elif move == 3:
+                for name in ("hip", "knee", "ankle"):
+                    if f"left_{name}" in names and f"right_{name}" in names:
+                        left, right = names.index(f"left_{name}"), names.index(f"right_{name}")
+                        pose[[left, right]] = mirrored(pose[[right, left]])
+            turned = matrix_from_axis_angle(pose)
+            turned[0] = rotations[i, 0]
+            if move == 4:
+                turn = up * rng.normal(0, 0.35) + rng.normal(0, 0.06, 3)
+                turned[0] = matrix_from_axis_angle(turn) @ turned[0]
+            elif move == 5:
+                transl[i] += rng.normal(0, 0.03, 3)
+            rotations[i] = turned

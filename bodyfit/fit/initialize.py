@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
-from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, stance_pose, with_arm
+from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, mutate, stance_pose, with_arm
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
@@ -42,10 +42,14 @@ SURELY_BETTER = 2.0
 BESIDE_THE_NECK_M = 0.12
 RAISED_ARM_M = 0.04
 """something this much higher than what is above the trunk is no head"""
+HALF_DEPTH_M, HALF_WIDTH_M = 0.105, 0.19
+"""from the middle of what is seen of a trunk to the root joint, from before or behind and from the side"""
 USUAL_MISFIT = 0.08
 """cost per effective pixel of a good start without sensor noise"""
 NOISE_SHARE = 0.2
 """and per effective pixel and unit of noise variance: the robustifier takes more than half"""
+PLAINLY_WRONG = 1.5
+"""a start that costs this many times the usual has parts in wrong places"""
 ELSEWHERE_M = 0.10
 """two poses that put every joint within this of each other are one"""
 
@@ -133,17 +137,14 @@ def root_frame(up: NDArray[np.float64], toward: NDArray[np.float64], yaw: float)
 def place_pelvis(
     model: BodyModel, betas: NDArray[np.float64], observations: Sequence[Observation], up: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(3,) where the root joint is, guessed from the points' middle, the floor or the head."""
+    """(3,) the root joint's place, guessed from the points' middle, the floor or the head; at the depth of what is seen
+    where there is but one view."""
     points = np.concatenate([person_points_world(o) for o in observations])
     # rows of unequal density: the middle of the range is steadier than the mean
     height = points @ up
     low, high = np.percentile(height, [2, 98])
     trunk = points[(height > low + 0.45 * (high - low)) & (height < low + 0.85 * (high - low))]
     middle = np.median(trunk if len(trunk) else points, axis=0)
-    if len(observations) == 1:
-        away = middle - observations[0].T_world_depth[:3, 3]
-        away -= up * (away @ up)
-        middle = middle + 0.09 * away / np.linalg.norm(away)
     rest = model.rest_vertices(betas)
     pelvis = float(model.joints_at_rest(betas)[0, 1])
     o = observations[0]
@@ -188,7 +189,45 @@ class Starter:
             return first
         poses += [stance_pose(self.names, s) for s in RARER_STANCES]
         second = self._search(observations, poses, np.pi / self.config.headings)
-        return min(first, second, key=lambda s: s.cost)
+        best = min(first, second, key=lambda s: s.cost)
+        if best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
+            return best
+        third = self._evolve(observations, [first, second])
+        return min(best, third, key=lambda s: s.cost)
+
+    def _evolve(self, observations: Sequence[Observation], parents: Sequence[Start]) -> Start:
+        """Starts changed by chance and settled, the best of them changed again: for what no table of stances holds.
+
+        The chance is the same in every run.
+        """
+        stage, last = self.config.settle
+        rng = np.random.default_rng(0)
+        n_shape = min(stage.num_betas, self.model.num_betas)
+        population = _resized(
+            State(
+                np.stack([p.rotations for p in parents]), np.stack([p.transl for p in parents]),
+                np.stack([p.shape for p in parents]), np.arange(len(parents)),
+            ), n_shape,
+        )  # fmt: skip
+        up = up_of(observations[0])
+        cost = np.full(len(parents), np.inf)
+        for _ in range(self.config.generations):
+            chosen = rng.integers(len(cost), size=self.config.offspring)
+            child = population.take(chosen)
+            mutate(child.rotations, child.transl, self.names, up, population.rotations, rng)
+            together = State(
+                np.concatenate([population.rotations, child.rotations]), np.concatenate([population.transl, child.transl]),
+                np.concatenate([population.shape, child.shape]), np.arange(len(cost) + len(chosen)),
+            )  # fmt: skip
+            general = np.broadcast_to(self.prior.mean, (len(together.group), *self.prior.mean.shape))
+            settled = solve(self.problem(stage, observations, general), together, iterations=5)
+            keep = self._distinct(settled.state, settled.cost, self.config.survivors, up, poses_too=True)
+            population, cost = settled.state.take(keep), settled.cost[keep]
+        general = np.broadcast_to(self.prior.mean, (len(cost), *self.prior.mean.shape))
+        fine = solve(
+            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas))
+        )
+        return self._finished(observations, fine.state, fine.cost)
 
     def _usual_cost(self, observations: Sequence[Observation]) -> float:
         """What a good start may cost: the body's own misfit and the sensor's noise, over all views."""
@@ -209,8 +248,15 @@ class Starter:
         R[:, 0] = np.repeat(np.stack([root_frame(up, toward, y) for y in yaws]), len(poses), 0)
         n = len(body)
         root = self.model.joints_at_rest(self.shape.mean)[0]
+        places = np.repeat(pelvis[None], n, 0)
+        if len(observations) == 1:
+            # the middle of a person lies behind what is seen of them, further behind an arm and a hip than a chest
+            away = -toward + up * (toward @ up)
+            side = np.repeat(np.sin(yaws) ** 2, len(poses))
+            depth = HALF_DEPTH_M + (HALF_WIDTH_M - HALF_DEPTH_M) * side
+            places += depth[:, None] * away / np.linalg.norm(away)
         mesh_betas = min(self.config.search.num_betas, self.model.num_betas)
-        state = State(R, np.tile(pelvis - root, (n, 1)), np.zeros((n, mesh_betas)), np.arange(n))
+        state = State(R, places - root, np.zeros((n, mesh_betas)), np.arange(n))
         # a third of the steps tell the better half of the hypotheses from the rest
         search = self.problem(self.config.search, observations, body)
         found = solve(search, state, iterations=2)
@@ -230,6 +276,10 @@ class Starter:
             general = np.broadcast_to(self.prior.mean, mean.shape)
             solution = solve(self.problem(stage, observations, general), state)
             state, cost = solution.state, solution.cost
+        return self._finished(observations, state, cost)
+
+    def _finished(self, observations: Sequence[Observation], state: State, cost: NDArray[np.float64]) -> Start:
+        """The best of some settled states and, where it may be better, the next one, with their limbs improved."""
         order = np.argsort(cost, kind="stable")
         b = int(order[0])
         rivals = tuple(float(cost[i]) for i in order[1:] if self._elsewhere(state, b, int(i)))

@@ -40,7 +40,7 @@ NUM_SETTINGS = 10
 NUM_STATS = 8
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def add_products(rows, n, H, g, n_params):
     """H (P, P) += rowsᵀ·rows on and above the diagonal, g (P,) += rowsᵀ·residuals, for n rows [P values, residual].
 
@@ -98,7 +98,7 @@ def add_products(rows, n, H, g, n_params):
             q += 1
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def surface_row(
     corners, bary, grad, scale, residual,
     rest, shapedirs, weight_joints, weights, joints, parents, G, Gf, posed, shape_motion, R_cw, W, X, row,
@@ -176,7 +176,7 @@ def surface_row(
     row[base + 3 + n_shape] = residual * scale
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def nearest_in_window(x, y, z, depth, wanted, value, r, c, half, fx, fy, cx, cy):
     """The pixel within `half` of (r, c) whose point is nearest in space to (x, y, z): row, column, squared distance.
 
