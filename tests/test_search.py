@@ -50,7 +50,9 @@ def test_a_limb_reaches_its_spot_with_every_swivel(model: BodyModel, limb: str, 
         np.testing.assert_allclose(np.linalg.det(other), 1.0)
         _, there = motions(model, other, rest, transl)
         end = model.joint_names.index(f"{side}_{ends[k // (2 * len(form.swivels_deg))]}")
-        assert np.linalg.norm(there[end] - spot) < 0.012, "bones that are not quite straight at rest miss by millimetres"
+        assert np.linalg.norm(there[end] - spot) < 0.012, (
+            "bones that are not quite straight at rest miss by millimetres"
+        )
         hinges.append(there[b])
     one = np.array(hinges[: len(form.swivels_deg)])
     assert np.linalg.norm(one[0] - one[len(one) // 2]) > 0.05, "the swivel moves the hinge"

@@ -110,6 +110,10 @@ class FitConfig:
     limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))
     reach: Stage = field(default_factory=lambda: Stage("reach", 1, 5000, 0, 12, 0.10, 0.15))
     """only drawn, to see what a body leaves unexplained: fine enough for a finger"""
+    limbs_again: Stage = field(
+        default_factory=lambda: Stage("limbs again", 1, 1800, 5, 1, 0.06, 0.12, 0.08, sensor_noise=True, damping=1e-3)
+    )
+    """once the shape and what is worn are known: sharper, with the shape held"""
     limb_rounds: int = 3
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(
