@@ -134,7 +134,9 @@ def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[lis
     head, legs exchanged, left leg, right leg."""
     groups: list[list[NDArray[np.float64]]] = []
     for side in ("left", "right"):
-        groups.append([*(with_arm(pose, names, side, arm) for arm in ARMS.values()), _like_the_other(pose, names, side)])
+        groups.append(
+            [*(with_arm(pose, names, side, arm) for arm in ARMS.values()), _like_the_other(pose, names, side)]
+        )
     for side in ("left", "right"):
         group = []
         for turn in WRISTS:
@@ -213,7 +215,9 @@ def mutate(
                 pose = _with_leg(pose, names, side, float(rng.normal(0, 22)), float(rng.uniform(0, 12)))
             elif move == 2:
                 other = axis_angle_from_matrix(others[int(rng.integers(len(others)))])
-                for name in ("collar", "shoulder", "elbow", "wrist") if rng.random() < 0.5 else ("hip", "knee", "ankle"):
+                for name in (
+                    ("collar", "shoulder", "elbow", "wrist") if rng.random() < 0.5 else ("hip", "knee", "ankle")
+                ):
                     for s in ("left", "right"):
                         if f"{s}_{name}" in names:
                             pose[names.index(f"{s}_{name}")] = other[names.index(f"{s}_{name}")]

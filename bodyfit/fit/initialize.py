@@ -6,7 +6,7 @@ since an arm in the wrong place is what a descent cannot repair; the best few ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
-from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, mutate, stance_pose, with_arm
+from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, mutate, stance_pose, with_arm
+from bodyfit.fit.limbs import LimbStages, improve_limbs, with_pose
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
-from bodyfit.fit.reach import reaching, unexplained_spots
 from bodyfit.fit.solver import solve
 from bodyfit.fit.view import make_view
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
@@ -29,16 +29,8 @@ if TYPE_CHECKING:
 
 SAME_HEADING_RAD = 0.5
 ARM_CHOICES = 3
-LIMB_CHOICES = 2
-"""of each limb's other configurations this many are followed"""
-REACHES = 32
-"""so many of a limb's ways to reach for what is unexplained are tried"""
-OTHER_TURN_RAD = 0.4
-"""two configurations of a limb are different when a joint's turn differs by this"""
 WORTH_TRYING = 1.6
 """a second hypothesis whose cost is within this of the best one's has its limbs tried too"""
-SURELY_BETTER = 2.0
-"""a limb is put elsewhere when that lowers the cost (half a squared residual in units of its sigma) by this"""
 BESIDE_THE_NECK_M = 0.12
 RAISED_ARM_M = 0.04
 """something this much higher than what is above the trunk is no head"""
@@ -159,8 +151,12 @@ def place_pelvis(
 class Starter:
     """Cold starts of one person: the meshes and the prior are made once."""
 
-    def __init__(self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig) -> None:
+    def __init__(
+        self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.shape, self.prior, self.clothing, self.config = model, shape, prior, clothing, config
+        self.cancelled = cancelled or (lambda: False)
         self.names = model.joint_names
         self._meshes = {}
 
@@ -177,6 +173,11 @@ class Starter:
             self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
         )  # fmt: skip
 
+    def limb_stages(self) -> LimbStages:
+        """How the limbs of a start are searched."""
+        c = self.config
+        return LimbStages(c.limbs, c.reach, c.settle[-1], c.limb_rounds, self.prior, self.cancelled)
+
     def start(self, observations: Sequence[Observation], known_poses: Sequence[NDArray[np.float64]] = ()) -> Start:
         """The best start for one instant; known_poses (J, 3) of the same person are tried beside the stances.
 
@@ -185,12 +186,12 @@ class Starter:
         """
         poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
         first = self._search(observations, poses, 0.0)
-        if first.cost <= self._usual_cost(observations):
+        if self.cancelled() or first.cost <= self._usual_cost(observations):
             return first
         poses += [stance_pose(self.names, s) for s in RARER_STANCES]
         second = self._search(observations, poses, np.pi / self.config.headings)
         best = min(first, second, key=lambda s: s.cost)
-        if best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
+        if self.cancelled() or best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
             return best
         third = self._evolve(observations, [first, second])
         return min(best, third, key=lambda s: s.cost)
@@ -212,21 +213,27 @@ class Starter:
         up = up_of(observations[0])
         cost = np.full(len(parents), np.inf)
         for _ in range(self.config.generations):
+            if self.cancelled() and np.isfinite(cost).all():
+                break
             chosen = rng.integers(len(cost), size=self.config.offspring)
             child = population.take(chosen)
             mutate(child.rotations, child.transl, self.names, up, population.rotations, rng)
             together = State(
-                np.concatenate([population.rotations, child.rotations]), np.concatenate([population.transl, child.transl]),
-                np.concatenate([population.shape, child.shape]), np.arange(len(cost) + len(chosen)),
+                np.concatenate([population.rotations, child.rotations]),
+                np.concatenate([population.transl, child.transl]),
+                np.concatenate([population.shape, child.shape]),
+                np.arange(len(cost) + len(chosen)),
             )  # fmt: skip
             general = np.broadcast_to(self.prior.mean, (len(together.group), *self.prior.mean.shape))
-            settled = solve(self.problem(stage, observations, general), together, iterations=5)
+            problem = self.problem(stage, observations, general)
+            settled = solve(problem, together, iterations=5, cancelled=self.cancelled)
             keep = self._distinct(settled.state, settled.cost, self.config.survivors, up, poses_too=True)
             population, cost = settled.state.take(keep), settled.cost[keep]
         general = np.broadcast_to(self.prior.mean, (len(cost), *self.prior.mean.shape))
         fine = solve(
-            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas))
-        )
+            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas)),
+            cancelled=self.cancelled,
+        )  # fmt: skip
         return self._finished(observations, fine.state, fine.cost)
 
     def _usual_cost(self, observations: Sequence[Observation]) -> float:
@@ -259,9 +266,10 @@ class Starter:
         state = State(R, places - root, np.zeros((n, mesh_betas)), np.arange(n))
         # a third of the steps tell the better half of the hypotheses from the rest
         search = self.problem(self.config.search, observations, body)
-        found = solve(search, state, iterations=2)
+        found = solve(search, state, iterations=2, cancelled=self.cancelled)
         first = np.argsort(found.cost, kind="stable")[: max(8, n // 2)]
-        found = solve(self.problem(self.config.search, observations, body[first]), found.state.take(first))
+        search = self.problem(self.config.search, observations, body[first])
+        found = solve(search, found.state.take(first), cancelled=self.cancelled)
         keep = self._distinct(found.state, found.cost, self.config.survivors + 1, up)
         keep += [
             k
@@ -274,7 +282,7 @@ class Starter:
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
             general = np.broadcast_to(self.prior.mean, mean.shape)
-            solution = solve(self.problem(stage, observations, general), state)
+            solution = solve(self.problem(stage, observations, general), state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
         return self._finished(observations, state, cost)
 
@@ -284,10 +292,15 @@ class Starter:
         b = int(order[0])
         rivals = tuple(float(cost[i]) for i in order[1:] if self._elsewhere(state, b, int(i)))
         others = [int(i) for i in order[1:] if self._elsewhere(state, b, int(i))]
-        best, lowest = self._improve_limbs(observations, state.take([b]), float(cost[b]))
+        how = self.limb_stages()
+
+        def problem_of(stage: Stage, mean: NDArray[np.float64]) -> Problem:
+            return self.problem(stage, observations, mean)
+
+        best, lowest = improve_limbs(how, problem_of, state.take([b]), float(cost[b]))
         for i in others[:1]:
             if cost[i] < WORTH_TRYING * lowest:
-                other, its_cost = self._improve_limbs(observations, state.take([i]), float(cost[i]))
+                other, its_cost = improve_limbs(how, problem_of, state.take([i]), float(cost[i]))
                 if its_cost < lowest:
                     best, lowest = other, its_cost
         return Start(best.rotations[0], best.transl[0], best.shape[0], lowest, rivals)
@@ -298,79 +311,10 @@ class Starter:
         cost = np.zeros(1)
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
-            solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
+            problem = self.problem(stage, observations, self.prior.mean[None])
+            solution = solve(problem, state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
         return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
-
-    def _improve_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
-        """Limbs put elsewhere, one after the other, as long as that helps."""
-        for _ in range(self.config.limb_rounds):
-            before = cost
-            state, cost = self._try_limbs(observations, state, cost)
-            if cost >= before:
-                break
-        return state, cost
-
-    def _try_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
-        """One settled state with single limbs put elsewhere: each arm in every configuration, hands bent and turned,
-        the head turned, the legs exchanged. With the trunk in place a picture tells them apart, which it could not
-        while the whole body was still decimetres off; and a descent alone never gets from one to the other."""
-        stage = self.config.limbs
-        pose = axis_angle_from_matrix(state.rotations)[0]
-        groups = limb_variants(pose, self.names)
-        reached = self._reaching(observations, state, pose)
-        for group, limb, side in ((0, "arm", "left"), (1, "arm", "right"), (-2, "leg", "left"), (-1, "leg", "right")):
-            groups[group] += reached[limb, side]
-        trials = np.stack([variant for group in groups for variant in group])
-        general = np.broadcast_to(self.prior.mean, trials.shape)
-        tried = self._with_pose(state.take(np.zeros(len(trials), int)), trials)
-        found = self.problem(stage, observations, general).linearize(tried, want_rows=False).cost
-        chosen: list[NDArray[np.float64]] = []
-        offset, merged = 0, pose.copy()
-        for group in groups:
-            order = np.argsort(found[offset : offset + len(group)], kind="stable")
-            chosen += _unlike([group[k] for k in order], LIMB_CHOICES)
-            changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
-            merged[changed] = group[order[0]][changed]
-            offset += len(group)
-        poses = np.stack([pose, *chosen, merged])
-        general = np.broadcast_to(self.prior.mean, poses.shape)
-        starts = self._with_pose(state.take(np.zeros(len(poses), int)), poses)
-        settled = solve(self.problem(stage, observations, general), starts)
-        # against the state as it was, by the same measure: the first of the poses
-        best = int(np.argmin(settled.cost))
-        if settled.cost[best] > settled.cost[0] - SURELY_BETTER:
-            return state, cost
-        last = self.config.settle[-1]
-        again = solve(self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4)
-        return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
-
-    def _reaching(
-        self, observations: Sequence[Observation], state: State, pose: NDArray[np.float64]
-    ) -> dict[tuple[str, str], list[NDArray[np.float64]]]:
-        """Copies of the one state's pose (J, 3) whose limb ends where a sensor saw something unexplained, by limb and
-        side: those that the pose prior finds most likely."""
-        from bodyfit.kernels.body import joint_motions
-
-        problem = self.problem(self.config.reach, observations, pose[None])
-        n = min(state.shape.shape[1], self.model.num_betas)
-        rest = self.model.joints_at_rest(self.shape.mean + np.pad(state.shape[0, :n], (0, len(self.shape.mean) - n)))
-        G, posed = np.empty((len(rest), 3, 3)), np.empty((len(rest), 3))
-        joint_motions(state.rotations[0], rest, self.model.parents, np.eye(3), np.zeros(3), state.transl[0], G, posed)
-        spots = [s for v in problem.views for s in unexplained_spots(v, *problem.drawn(state, v))]
-        out = {}
-        for limb in ("arm", "leg"):
-            for side in ("left", "right"):
-                turned = reaching(self.names, rest, G, posed, self.model.parents, spots, limb, side)
-                many = np.repeat(pose[None], len(next(iter(turned.values()), ())), 0)
-                for joint, rotations in turned.items():
-                    many[:, joint] = axis_angle_from_matrix(rotations)
-                for end in ("wrist", "hand") if limb == "arm" else ("ankle",):
-                    if f"{side}_{end}" in self.names:
-                        many[:, self.names.index(f"{side}_{end}")] = 0
-                unlikely = self.prior.unlikely(many[:, list(turned)], list(turned)) if turned else np.zeros(0)
-                out[limb, side] = [many[k] for k in np.argsort(unlikely, kind="stable")[:REACHES]]
-        return out
 
     def _elsewhere(self, state: State, a: int, b: int) -> bool:
         """Whether two states put a joint in different places."""
@@ -399,7 +343,7 @@ class Starter:
         ]
         poses = np.stack([t[2] for t in trials])
         owners = np.array([t[0] for t in trials])
-        tried = self._with_pose(wide.take(owners), poses)
+        tried = with_pose(wide.take(owners), poses)
         cost = self.problem(stage, observations, poses).linearize(tried, want_rows=False).cost
         pairs, starts = [], []
         for i, pose in enumerate(base):
@@ -420,17 +364,13 @@ class Starter:
                     pairs.append(both)
                     starts.append(i)
         poses = np.stack(pairs)
-        paired = self._with_pose(wide.take(np.array(starts)), poses)
-        solution = solve(self.problem(stage, observations, poses), paired, iterations=2)
+        paired = with_pose(wide.take(np.array(starts)), poses)
+        arms = self.problem(stage, observations, poses)
+        solution = solve(arms, paired, iterations=2, cancelled=self.cancelled)
         first = np.argsort(solution.cost, kind="stable")[: max(6, len(poses) // 3)]
-        solution = solve(self.problem(stage, observations, poses[first]), solution.state.take(first))
+        arms = self.problem(stage, observations, poses[first])
+        solution = solve(arms, solution.state.take(first), cancelled=self.cancelled)
         return solution.state, poses[first], solution.cost
-
-    def _with_pose(self, state: State, poses: NDArray[np.float64]) -> State:
-        """The state with other poses (N, J, 3); every root stays as it is."""
-        rotations = matrix_from_axis_angle(poses)
-        rotations[:, 0] = state.rotations[:, 0]
-        return State(rotations, state.transl, state.shape, state.group)
 
     def _distinct(
         self, state: State, cost: NDArray[np.float64], count: int, up: NDArray[np.float64], *, poses_too: bool = False
@@ -453,17 +393,6 @@ class Starter:
     def _same_pose(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
         turn = axis_angle_from_matrix(np.swapaxes(a[1:], 1, 2) @ b[1:])
         return bool(np.linalg.norm(turn, axis=1).max() < SAME_HEADING_RAD)
-
-
-def _unlike(poses: Sequence[NDArray[np.float64]], count: int) -> list[NDArray[np.float64]]:
-    """The first poses (J, 3) that differ from each other in a joint's turn."""
-    keep: list[NDArray[np.float64]] = []
-    for pose in poses:
-        if all(np.abs(pose - other).max() > OTHER_TURN_RAD for other in keep):
-            keep.append(pose)
-        if len(keep) == count:
-            break
-    return keep
 
 
 def _resized(state: State, num_shape: int) -> State:

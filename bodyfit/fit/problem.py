@@ -111,7 +111,8 @@ class Problem:
     _scratch: list[Scratch] = field(default_factory=list)
 
     def settings(self, view: View) -> NDArray[np.float64]:
-        """The kernel's numbers for one view; every view counts as the same number of independent pixels."""
+        """The kernel's numbers for one view; every view counts as the same number of independent pixels,
+        every pair of soles as the same number of independent points."""
         s = np.empty(E.NUM_SETTINGS)
         noise = view.noise_m if self.stage.sensor_noise else 0.0
         if self.shared_noise:
@@ -125,7 +126,8 @@ class Problem:
         s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
         s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
         s[E.SIGMA_SUNK] = self.config.sigma_sunk_m
-        s[E.ROBUST_FLOOR] = self.config.robust_floor_m
+        s[E.ROBUST_FLOOR] = self.stage.robust_floor_m
+        s[E.FLOOR_WEIGHT] = self.config.effective_soles / max(len(self.mesh.floor_vertices), 1)
         return s
 
     def sharing(self, view: View) -> float:

@@ -42,9 +42,7 @@ LIMBS = {
 }
 
 
-def unexplained_spots(
-    view: View, drawn: NDArray[np.float32], face: NDArray[np.int32]
-) -> list[NDArray[np.float64]]:
+def unexplained_spots(view: View, drawn: NDArray[np.float32], face: NDArray[np.int32]) -> list[NDArray[np.float64]]:
     """Spots of person pixels where the drawn body is not or is elsewhere, largest first, each (N, 3) world metres.
 
     drawn (h, w) metres and face (h, w), -1 where nothing is drawn, are of the view's size.
@@ -53,14 +51,14 @@ def unexplained_spots(
 
     seen = (view.label == 1) & (view.depth > 0)
     open_to = seen & ((face < 0) | (np.abs(view.depth - np.where(face < 0, 0, drawn)) > APART_M))
-    count, numbered, stats, _ = cv2.connectedComponentsWithStats(open_to.astype(np.uint8), connectivity=8)
+    _, numbered, stats, _ = cv2.connectedComponentsWithStats(open_to.astype(np.uint8), connectivity=8)
     labels = np.asarray(numbered, np.int32)
     fx, fy, cx, cy = (float(x) for x in view.intrinsics)
     spots: list[tuple[float, NDArray[np.float64]]] = []
     # a pixel counts for z² / (fx fy): spots of too few pixels are none whatever their distance
     nearest = float(view.depth[seen].min()) if seen.any() else 1.0
     furthest = float(view.depth[seen].max()) if seen.any() else 1.0
-    order = [k for k in np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1]
+    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1
     for k in order[: 2 * MOST_SPOTS]:
         left, top, width, height, pixels = (int(x) for x in stats[k])
         if pixels * furthest**2 < LEAST_M2 * fx * fy or nearest <= 0:

@@ -71,7 +71,9 @@ class Wear:
             return float(middle), float(np.sqrt(share @ (sd**2 + (mean - middle) ** 2)))
 
         behind = float(share @ np.array([CLOTHING[c].sigma_behind_m for c in names]))
-        return Clothing(best.name, *(mixed(g) for g in ("shirt_m", "trousers_m", "shoes_m", "hair_m")), behind)
+        return Clothing(
+            best.name, mixed("shirt_m"), mixed("trousers_m"), mixed("shoes_m"), mixed("hair_m"), behind
+        )  # fmt: skip
 
 
 def judge_wear(

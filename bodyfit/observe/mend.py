@@ -20,7 +20,7 @@ SAME_DEPTH_M = 0.05
 ABOVE_FLOOR_M = 0.05
 OFF_EDGE_PX = 1
 OFF_EDGE_SHARE = 0.3
-"""a mask whose border lies further than those pixels from the depth's edge on this share of its length is a rough one"""
+"""a mask whose border lies further than those pixels from the depth's edge on this share of its length is rough"""
 LIMB_END_M = 0.45
 """a forearm with its hand: so much of a limb a rough mask may have lost"""
 LIMB_END_M2 = 0.06
