@@ -358,9 +358,7 @@ def put_piece(
         a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
         u, v = (u0 - screen[a, 0]) + u_beside, (v0 - screen[a, 1]) + v_beside
         lb, lc = u * planes[behind, 3] + v * planes[behind, 4], u * planes[behind, 5] + v * planes[behind, 6]
-        w0, w1, w2, z = surface_weights(
-            ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
-        )
+        w0, w1, w2, z = surface_weights(ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective)
         floats[at, 9], floats[at, 10], floats[at, 11], floats[at, 12] = w0, w1, w2, z
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import kernel, scatter_weights, weights_at
+from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
 
 
@@ -16,7 +16,7 @@ from bodyfit.kernels.scalar import HALF, ONE, ZERO, area_normal, area_normal_vjp
 def paint(screen, faces, ids, samples, reach, perspective, values, image):
     """image (H, W, C), which comes 0, = mean over all samples of the vertex values (V, C)."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     channels = values.shape[1]
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
@@ -37,7 +37,7 @@ def paint(screen, faces, ids, samples, reach, perspective, values, image):
 def paint_vjp(screen, faces, ids, samples, reach, perspective, values, v_image, v_values, v_screen):
     """Adds to v_values (V, C) and v_screen (V, 3), both float64."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     channels = values.shape[1]
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
@@ -116,7 +116,7 @@ def seen_normal_vjp(normals, a, b, c, pa, pb, pc, area, x, y, z, v_nx, v_ny, v_n
 def paint_normals(screen, faces, areas, ids, samples, reach, perspective, normals, image):
     """image (H, W, 3), which comes 0, = mean over all samples of the normal; normals (V, 3) of any length."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
         for col in range(reach[2], reach[3] + 1):
@@ -136,7 +136,7 @@ def paint_normals(screen, faces, areas, ids, samples, reach, perspective, normal
 def paint_normals_vjp(screen, faces, areas, ids, samples, reach, perspective, normals, v_image, v_normals, v_screen):
     """Adds to v_normals (V, 3) and v_screen (V, 3), both float64."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
         for col in range(reach[2], reach[3] + 1):

@@ -139,7 +139,6 @@ def cover(nearest, areas, ids, samples, reach, perspective, alpha, depth):
 
     Returns the sign of the areas of the faces seen, 0 where both are.
     """
-    share = ONE / np.float32(samples * samples)
     positive = negative = False
     for r in range(reach[0], reach[1] + 1):
         row = r // samples
@@ -154,16 +153,30 @@ def cover(nearest, areas, ids, samples, reach, perspective, alpha, depth):
             if samples == 1:
                 alpha[r, c], depth[r, c] = ONE, z
             else:
-                alpha[row, c // samples] += share
-                depth[row, c // samples] += share * z
+                alpha[row, c // samples] += ONE
+                depth[row, c // samples] += z
+    if samples > 1 and reach[1] >= reach[0]:
+        # counted first: a pixel with every sample covered has a coverage of 1 exactly
+        all_of_them = np.float32(samples * samples)
+        for row in range(reach[0] // samples, reach[1] // samples + 1):
+            for column in range(reach[2] // samples, reach[3] // samples + 1):
+                alpha[row, column] /= all_of_them
+                depth[row, column] /= all_of_them
     return np.int64(positive) - np.int64(negative)
+
+
+@kernel
+def share_of(samples, screen):
+    """One over the number of samples in a pixel, in the precision of the screen's points."""
+    one = np.ones(1, screen.dtype)[0]
+    return one / np.float32(samples * samples)
 
 
 @kernel
 def cover_vjp(screen, faces, ids, samples, reach, perspective, v_depth, v_screen):
     """Adds to v_screen (V, 3) float64 what moves the depth inside of the faces, v_depth (H, W)."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
         for col in range(reach[2], reach[3] + 1):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.kernels.cpu_layers import seen_normal, seen_normal_vjp
-from bodyfit.kernels.cpu_raster import kernel, scatter_weights, weights_at
+from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
 from bodyfit.kernels.scalar import HALF, ONE, ZERO
 from bodyfit.kernels.scalar_shading import (
     INV_PI,
@@ -287,7 +287,7 @@ def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, 
 def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, image):
     """image (H, W, 3), which comes 0, = mean over all samples of the linear colour."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF
@@ -310,7 +310,7 @@ def paint_color_vjp(
 ):
     """Adds to v_surface, v_light and v_screen (V, 3), all float64."""
     n = np.float32(samples)
-    share = ONE / (n * n)
+    share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
     for r in range(reach[0], reach[1] + 1):
         v = (np.float32(r) + HALF) / n - HALF

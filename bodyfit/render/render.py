@@ -24,7 +24,7 @@ from bodyfit.render.extra import Tensor, torch
 from bodyfit.render.layers import Cover, Paint, PaintColor, PaintNormals, VertexNormals, to_array
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture, check_shape
-from bodyfit.render.topology import Topology, find_topology
+from bodyfit.render.topology import Topology, at_one_place, find_topology
 
 MAX_SAMPLES = 16
 GREY = 0.8
@@ -46,18 +46,24 @@ class RenderContext:
         self._faces: Any = None
         self._uv_faces: Any = None
         self._topology: Topology | None = None
+        self._pairs = np.empty((0, 2), np.int64)
+        self._together = np.empty(0, np.bool_)
 
     def topology(self, faces: Any, uv_faces: Any, vertices: Any) -> Topology:
-        """The edges of faces (F, 3), found anew where faces differ from the last call's, or twins came apart."""
-        known = (
-            self._topology is not None
-            and _same(self._faces, faces)
-            and _same(self._uv_faces, uv_faces)
-            and self._topology.holds(vertices)
-        )
-        if not known or self._topology is None:
+        """The edges of faces (F, 3), found anew where faces differ from the last call's, or vertices at one place part.
+
+        Vertices that lay apart in the first call with these faces and lie at exactly one place later are not noticed.
+        """
+        same_mesh = self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
+        if not same_mesh:
+            self._pairs = np.empty((0, 2), np.int64)
+        together = at_one_place(vertices, self._pairs)
+        if not same_mesh or self._topology is None or not np.array_equal(together, self._together):
             self._faces, self._uv_faces = faces, uv_faces
             self._topology = find_topology(faces, vertices, uv_faces)
+            # also those that came apart are watched: they may meet again
+            self._pairs = np.unique(np.concatenate([self._pairs, self._topology.twins]), axis=0)
+            self._together = at_one_place(vertices, self._pairs)
         return self._topology
 
 

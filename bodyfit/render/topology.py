@@ -27,9 +27,10 @@ class Topology(NamedTuple):
     twins: NDArray[np.int64]
     closed: bool
 
-    def holds(self, vertices: NDArray[Any]) -> bool:
-        """Whether the vertices (B, V, 3) that count as one still lie at the same place."""
-        return not len(self.twins) or bool(np.array_equal(vertices[:, self.twins[:, 0]], vertices[:, self.twins[:, 1]]))
+
+def at_one_place(vertices: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For pairs (P, 2) of vertex numbers whether both lie at the same place in every mesh of vertices (B, V, 3)."""
+    return (vertices[:, pairs[:, 0]] == vertices[:, pairs[:, 1]]).all(axis=(0, 2))
 
 
 def find_topology(
@@ -62,7 +63,11 @@ def find_topology(
         ends = np.stack([numbers[face, first], numbers[face, second]], axis=1)
         differs = (ends != ends[bounds[:, 0]]).any(axis=1) if len(ends) else np.zeros(0, np.bool_)
         seams[np.repeat(np.arange(len(counts)), counts)[differs]] = True
-    closed = bool((counts == 2).all() and (np.add.reduceat(incident[:, 3], starts[:-1]) == 0).all()) if len(counts) else False
+    closed = (
+        bool((counts == 2).all() and (np.add.reduceat(incident[:, 3], starts[:-1]) == 0).all())
+        if len(counts)
+        else False
+    )
     sides = np.where(forward, face, len(faces) + face).astype(np.int32)
     return Topology(starts, incident, sides, bounds.astype(np.int32), seams, twins, closed)
 
