@@ -53,7 +53,8 @@ def run(renderer: Renderer, size: int = 160, steps: int = 160) -> Outcome:
         t = R @ (usual.pose[:3, 3] - middle_cam) + middle_cam + move
         return torch.cat([torch.cat([R @ usual.pose[:3, :3], t[:, None]], 1), torch.tensor([[0.0, 0, 0, 1]])])
 
-    def drawn(turn: Tensor, move: Tensor, albedo: Tensor, gloss: Tensor, samples: int = 2) -> Tensor:
+    def seen(parameters: list[Tensor], samples: int = 2) -> Tensor:
+        turn, move, albedo, gloss = parameters
         camera = RenderCamera(size, size, usual.intrinsics, pose(turn, move))
         kept = torch.exp(gloss).clamp_max(1.0)
         image = renderer.render(
@@ -72,7 +73,7 @@ def run(renderer: Renderer, size: int = 160, steps: int = 160) -> Outcome:
     truth = [torch.tensor(v) for v in (TRUE_TURN, TRUE_MOVE, TRUE_ALBEDO)] + [torch.tensor(TRUE_GLOSS).log()]
     sought = [torch.tensor(v) for v in (START_TURN, START_MOVE, START_ALBEDO)] + [torch.tensor(START_GLOSS).log()]
     with torch.no_grad():
-        target, start = drawn(*truth), picture(drawn(*sought, 4))
+        target, start = seen(truth), picture(seen(sought, 4))
 
     def errors() -> dict[str, float]:
         turn, move, albedo, gloss = (s.detach() for s in sought)
@@ -88,11 +89,11 @@ def run(renderer: Renderer, size: int = 160, steps: int = 160) -> Outcome:
     before = errors()
     losses = follow(
         list(zip(sought, (0.02, 0.006, 0.03, 0.05), strict=True)),
-        lambda: ((drawn(*sought) - target) ** 2).mean(),
+        lambda: ((seen(sought) - target) ** 2).mean(),
         steps,
     )
     with torch.no_grad():
-        found, shown = picture(drawn(*sought, 4)), drawn(*truth, 4)
+        found, shown = picture(seen(sought, 4)), seen(truth, 4)
     after = errors()
     return Outcome(
         {"start": start, "target": picture(shown), "found": found},

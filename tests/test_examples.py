@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("torch")
 
 from bodyfit.render.backends import make_renderer
 
@@ -26,7 +24,7 @@ SMALL: list[tuple[str, int, int, dict[str, float]]] = [
 
 
 @pytest.fixture
-def example(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def example(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     monkeypatch.syspath_prepend(str(repo_root / "examples"))
     before = set(sys.modules)
     yield import_module

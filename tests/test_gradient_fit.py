@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from seen_body import on_the_floor, seen, standing
-
-torch = pytest.importorskip("torch")
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.cli.main import app
@@ -49,7 +48,8 @@ def scene(model: BodyModel) -> tuple[NDArray[np.float64], NDArray[np.float64], O
 def problem(model: BodyModel, observation: Observation, level: int, pixels: int, steps: int) -> Problem:
     prior = pose_prior(model.joint_names)
     shape = model.priors["neutral"]
-    gaussian = ShapeGaussian(np.zeros(NUM_BETAS), np.linalg.inv(shape.cov[:NUM_BETAS, :NUM_BETAS]))
+    precision = np.asarray(np.linalg.inv(shape.cov[:NUM_BETAS, :NUM_BETAS]), np.float64)
+    gaussian = ShapeGaussian(np.zeros(NUM_BETAS), precision)
     return Problem(
         mesh_for(model, level, NUM_BETAS, shape.mean), [make_view(observation, pixels)], np.array([[0, 0]]),
         Stage("test", level, pixels, steps, NUM_BETAS, 0.06, 0.12), FitConfig(), prior, prior.mean[None], gaussian,
@@ -100,9 +100,7 @@ def test_small_turns_have_the_derivative_of_the_exponential() -> None:
     assert np.abs(got.numpy() - expected).max() < 1e-8
 
 
-def test_its_cost_is_that_of_levenberg_marquardt(
-    model: BodyModel, scene: tuple[Any, Any, Observation]
-) -> None:
+def test_its_cost_is_that_of_levenberg_marquardt(model: BodyModel, scene: tuple[Any, Any, Observation]) -> None:
     pose, transl, observation = scene
     asked = problem(model, observation, 1, 1000, 1)
     costs: list[float] = []
@@ -144,7 +142,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         fit(tmp_path, solver="newton")
     with pytest.raises(InputError, match="renderer"):
         fit(tmp_path, solver="gradient", renderer="crayons")
-    with pytest.raises(InputError, match="renderer.*native with the solver lm"):
+    with pytest.raises(InputError, match=r"renderer.*native with the solver lm"):
         fit(tmp_path, renderer="mitsuba")
     asked = ["fit", str(tmp_path), "-o", str(tmp_path / "o")]
     assert app([*asked, "--solver", "newton"]) == 2

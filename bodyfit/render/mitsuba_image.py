@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,7 @@ class MitsubaImage(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v_images: Tensor) -> Any:
-        import drjit as dr
-
-        mi = load_mitsuba()
+        mi, dr = load_mitsuba(), import_module("drjit")
         params = mi.traverse(ctx.made)
         leaves: dict[str, Any] = {}
         for name, value, needed in zip(ctx.names, ctx.saved_tensors, ctx.needs_input_grad[4:], strict=True):

@@ -7,14 +7,12 @@ two sides of a seam (normals, texture coordinates, attributes) is therefore kept
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
 from bodyfit.errors import DeviceError, MissingExtraError
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 VARIANT = "llvm_ad_rgb"
 OLDEST_LLVM = 17
@@ -24,7 +22,7 @@ LIGHT_COSINE = 1.0 - 1e-5
 
 
 @lru_cache(maxsize=1)
-def load_mitsuba() -> ModuleType:
+def load_mitsuba() -> Any:
     """Mitsuba with its differentiable variant for the CPU chosen and our plugins registered.
 
     Raises:
@@ -32,8 +30,9 @@ def load_mitsuba() -> ModuleType:
         DeviceError: what Mitsuba compiles with is not there, or the program has chosen another variant.
     """
     try:
-        import drjit as dr
-        import mitsuba as mi
+        # what Mitsuba's module holds depends on the variant that is chosen while the program runs
+        dr: Any = import_module("drjit")
+        mi: Any = import_module("mitsuba")
     except ModuleNotFoundError:
         raise MissingExtraError("mitsuba", "mitsuba", "the physically based renderer") from None
     if mi.variant() not in (None, VARIANT):

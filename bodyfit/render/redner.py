@@ -8,7 +8,8 @@ default one gives biased gradients per vertex, since its offsets within a pixel 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -20,23 +21,19 @@ from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture
 from bodyfit.render.torch_mesh import checked_mesh, of_batch, smooth_normals, welded
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 MAX_SAMPLES = 16
 
 
-def load_redner() -> ModuleType:
+def load_redner() -> Any:
     """The module `pyredner`.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     try:
-        import pyredner  # pyright: ignore[reportMissingImports]
+        return import_module("pyredner")
     except ModuleNotFoundError:
         raise MissingRednerError() from None
-    return pyredner
 
 
 class MissingRednerError(MissingExtraError):
