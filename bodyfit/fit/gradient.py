@@ -140,7 +140,7 @@ def floor_cost(vertices: Tensor, soles: Tensor, plane: NDArray[np.float64], s: N
     c2 = float(s[E.ROBUST_FLOOR]) ** 2
     square = above * above
     lifted = square / float(s[E.SIGMA_FLOOR]) ** 2 * c2 / (c2 + square)
-    return 0.5 * torch.where(above > 0, lifted, square / float(s[E.SIGMA_SUNK]) ** 2).sum()
+    return 0.5 * float(s[E.FLOOR_WEIGHT]) * torch.where(above > 0, lifted, square / float(s[E.SIGMA_SUNK]) ** 2).sum()
 
 
 class GradientSolver:
