@@ -18,7 +18,7 @@ from bodyfit.render.mitsuba_plugins import load_mitsuba
 from bodyfit.render.render import NativeRenderer
 from bodyfit.render.scene import DirectionalLight, Lighting, Material, PointLight, Texture
 from bodyfit.render.surroundings import AreaLight, Environment, OtherSurface, Surroundings
-from bodyfit.render.torch_mesh import welded
+from bodyfit.render.torch_mesh import Welder
 
 # slow: each compiles kernels of its own
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("mitsuba") is None, reason="mitsuba is not installed")]
@@ -186,10 +186,15 @@ def test_a_batch_is_its_members_and_random_numbers_repeat() -> None:
 
 def test_seams_are_welded_and_share_the_gradient() -> None:
     points = SEAMED.clone().requires_grad_(True)
-    places, faces = welded(points, FACES)
+    weld = Welder()
+    weld(SEAMED, FACES)
+    places, faces = weld(points, FACES)
     assert len(places) == 6 and torch.equal(places[torch.from_numpy(faces)], SEAMED[FACES])
     (gradient,) = torch.autograd.grad(places[int(faces[0, 1])].sum(), points)
     assert gradient[1].tolist() == [0.5] * 3 and gradient[4].tolist() == [0.5] * 3
+    apart = SEAMED.clone()
+    apart[4:, 0] += 0.1
+    assert len(weld(apart, FACES)[0]) == 8
 
 
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:

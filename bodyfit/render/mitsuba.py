@@ -36,7 +36,7 @@ from bodyfit.render.mitsuba_scene import (
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture
 from bodyfit.render.surroundings import Surroundings
-from bodyfit.render.torch_mesh import checked_mesh, of_batch
+from bodyfit.render.torch_mesh import Welder, checked_mesh, of_batch
 
 ANISOTROPY = 0.01
 """colour is drawn with square pixels: fx and fy may differ by this share, which its lights see as stretched surface"""
@@ -79,6 +79,7 @@ class MitsubaRenderer:
             raise InputError("max_depth", "1 or more", str(max_depth))
         self.surroundings = surroundings or Surroundings()
         self.oversampling, self.max_depth, self.shadow_edges = oversampling, max_depth, shadow_edges
+        self.weld = Welder()
         self._seeds = np.random.default_rng(seed)
 
     def render(
@@ -173,11 +174,14 @@ class _OneView:
         """The images of one mesh, each to be made when it is asked for."""
         colored = lighting is not None or texture is not None or corner_colors is not None
         colored = colored or (material is not None and material.albedo is not None)
-        body = part_of(vertices, triangles, T, material, texture, corner_colors)
+        weld = self.renderer.weld
+        body = part_of(weld, vertices, triangles, T, material, texture, corner_colors)
         around = self.renderer.surroundings
-        others = [part_of(s.vertices, checked_mesh(s.vertices, s.faces)[1], T, s.material) for s in around.surfaces]
+        others = [
+            part_of(weld, s.vertices, checked_mesh(s.vertices, s.faces)[1], T, s.material) for s in around.surfaces
+        ]
         lamps = [
-            part_of(a.vertices, checked_mesh(a.vertices, a.faces)[1], T, None, radiance=a.radiance)
+            part_of(weld, a.vertices, checked_mesh(a.vertices, a.faces)[1], T, None, radiance=a.radiance)
             for a in around.area_lights
         ]
         parts = [body, *others, *lamps]

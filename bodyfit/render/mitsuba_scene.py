@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from bodyfit.errors import InputError
 from bodyfit.render.extra import Tensor, torch
 from bodyfit.render.scene import DirectionalLight, Lighting, Material, PointLight, Texture
 from bodyfit.render.surroundings import Environment
-from bodyfit.render.torch_mesh import of_batch, smooth_normals, welded
+from bodyfit.render.torch_mesh import Welder, of_batch, smooth_normals
 
 GREY = 0.8
 SKY_ROWS, SKY_COLUMNS = 64, 128
@@ -29,7 +30,7 @@ class Part:
         vertices: (Vw, 3) metres, one for each place.
         faces: (F, 3) rows of vertices.
         corners: (3F, 3) metres, the places of the faces' corners, each with the gradient of the vertex it came from.
-        normals: (3F, 3) smooth normals of the faces' corners.
+        points, triangles: (V, 3) and (F, 3), the mesh before it was welded.
         look: how it reflects, as settings of the plugins: kind, repeat, glossy.
         tensors: the numbers of that, by the plugins' names.
         radiance: (3,) what it gives off, where it is a light.
@@ -38,13 +39,20 @@ class Part:
     vertices: Tensor
     faces: NDArray[np.int64]
     corners: Tensor
-    normals: Tensor
+    points: Tensor
+    triangles: Tensor
     look: dict[str, Any]
     tensors: dict[str, Tensor]
     radiance: Tensor | None = None
 
+    @cached_property
+    def normals(self) -> Tensor:
+        """(3F, 3) smooth normals of the faces' corners."""
+        return smooth_normals(self.points, self.triangles)[self.triangles.reshape(-1)]
+
 
 def part_of(
+    weld: Welder,
     vertices: Tensor,
     triangles: Tensor,
     T: Tensor,
@@ -75,8 +83,8 @@ def part_of(
     if material is not None and material.specular is not None and material.roughness is not None:
         look["glossy"] = True
         tensors.update(specular=material.specular, roughness=material.roughness)
-    places, faces = welded(points, triangles)
-    return Part(places, faces, points[flat], smooth_normals(points, triangles)[flat], look, tensors, radiance)
+    places, faces = weld(points, triangles)
+    return Part(places, faces, points[flat], points, triangles, look, tensors, radiance)
 
 
 def facing(part: Part) -> Tensor:

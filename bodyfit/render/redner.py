@@ -19,7 +19,7 @@ from bodyfit.render.camera import RenderCamera
 from bodyfit.render.extra import Tensor, torch
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture
-from bodyfit.render.torch_mesh import checked_mesh, of_batch, smooth_normals, welded
+from bodyfit.render.torch_mesh import Welder, checked_mesh, of_batch, smooth_normals
 
 MAX_SAMPLES = 16
 
@@ -66,6 +66,7 @@ class RednerRenderer:
             raise InputError("oversampling", "1 or more", str(oversampling))
         self.pyredner.set_print_timing(False)
         self.oversampling = oversampling
+        self.weld = Welder()
         self._seeds = np.random.default_rng(seed)
 
     def render(
@@ -147,7 +148,7 @@ class _View:
         points = vertices @ T[:3, :3].mT.to(vertices.dtype) + T[:3, 3].to(vertices.dtype)
         points = points * torch.tensor([1.0, -1.0, 1.0], dtype=points.dtype)
         self.corners, self.triangles = points, triangles
-        self.places, self.faces = welded(points, triangles)
+        self.places, self.faces = renderer.weld(points, triangles)
         self.values = attributes
         self._made: dict[str, Tensor] = {}
 

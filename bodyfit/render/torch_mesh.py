@@ -35,25 +35,37 @@ def checked_mesh(vertices: Any, faces: Any) -> tuple[Tensor, Tensor]:
     return batch, triangles
 
 
-def welded(points: Tensor, triangles: Tensor) -> tuple[Tensor, NDArray[np.int64]]:
-    """One vertex (Vw, 3) for each place, the mean of those that lie exactly there, and the faces (F, 3) of those.
+class Welder:
+    """Makes one vertex of those that lie at the same place; the two sides of a seam would each count as a silhouette.
 
-    The two sides of a seam would each count as a silhouette; gradients are shared among the vertices of a place.
+    Which vertices share a place is looked for anew only where those of the last mesh of that size came apart.
     """
-    _, place = np.unique(points.detach().numpy(), axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    # in the order of their first vertex, so that a mesh without seams keeps its order
-    first = np.full(place.max() + 1, len(place))
-    np.minimum.at(first, place, np.arange(len(place)))
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def __call__(self, points: Tensor, triangles: Tensor) -> tuple[Tensor, NDArray[np.int64]]:
+        """Vertices (Vw, 3), the mean of those at a place, which thus share its gradient, and faces (F, 3) of them."""
+        there = points.detach().numpy()
+        place, first = self._known.get(len(there), (None, None))
+        if place is None or first is None or not np.array_equal(there[first[place]], there):
+            place, first = self._known[len(there)] = places_of(there)
+        if len(first) == len(place):
+            return points, triangles.numpy()
+        index = torch.from_numpy(place)
+        total = torch.zeros(len(first), 3, dtype=points.dtype).index_add(0, index, points)
+        count = torch.bincount(index, minlength=len(first)).to(points.dtype)
+        return total / count[:, None], place[triangles.numpy()]
+
+
+def places_of(points: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each of the points (V, 3) the number of its place, and for each place (Vw,) its first point; places are
+    numbered in the order of their first points, so that a mesh without seams keeps its own."""
+    _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
     rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    place = rank[place]
-    if len(first) == len(place):
-        return points, triangles.numpy()
-    index = torch.from_numpy(place)
-    total = torch.zeros(len(first), 3, dtype=points.dtype).index_add(0, index, points)
-    count = torch.bincount(index, minlength=len(first)).to(points.dtype)
-    return total / count[:, None], place[triangles.numpy()]
+    rank[order] = np.arange(len(first))
+    return rank[place.reshape(-1)], first[order]
 
 
 def smooth_normals(points: Tensor, triangles: Tensor) -> Tensor:
