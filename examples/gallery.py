@@ -69,7 +69,8 @@ def curve_picture(losses: Sequence[float], size: tuple[int, int]) -> NDArray[np.
     image = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(image)
     left, right, top, bottom = 10, width - 8, 16, height - 16
-    values = np.log10(np.maximum(np.asarray(losses), 1e-12))
+    # five powers of ten below the start nothing is to be seen in a picture
+    values = np.log10(np.maximum(np.asarray(losses), 1e-5 * max(losses)))
     low, high = float(values.min()), float(values.max())
     span = max(high - low, 1e-6)
     x = np.linspace(left, right, len(values))

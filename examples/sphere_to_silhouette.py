@@ -37,7 +37,7 @@ def pear(directions: Tensor) -> Tensor:
     return RADIUS_M * (1.0 - 0.28 * z + 0.22 * z**2 - 0.18 * torch.exp(-((z - 0.45) ** 2) / 0.05) + 0.30 * ribs)
 
 
-def run(renderer: Renderer, size: int = 128, steps: int = 100, divisions: int = 3) -> Outcome:
+def run(renderer: Renderer, size: int = 160, steps: int = 100, divisions: int = 3) -> Outcome:
     """Errors: outside_share, the pixels in which the silhouettes differ over those of the target."""
     corners, faces = icosphere(divisions)
     directions = torch.from_numpy(corners)
@@ -95,4 +95,4 @@ def run(renderer: Renderer, size: int = 128, steps: int = 100, divisions: int = 
 
 
 if __name__ == "__main__":
-    main(run, __doc__ or "", size=128, steps=100)
+    main(run, __doc__ or "", size=160, steps=100)

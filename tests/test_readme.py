@@ -69,10 +69,18 @@ def test_exit_codes_are_those_of_the_command(readme: str) -> None:
     assert run_bodyfit("fit", "no such recording", "-o", "nowhere").returncode == 2
 
 
+def test_rendering_example_runs_as_printed(readme: str) -> None:
+    (example,) = [e for e in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "NativeRenderer" in e]
+    # the area is half the base (1 m) times the height; a metre at 3 m covers 32 / tan(22.5°) / 3 pixels
+    check = "\nassert abs(float(triangle.grad[2, 1]) / (0.5 * (32 / 0.41421356 / 3) ** 2) - 1) < 0.01\n"
+    done = subprocess.run([sys.executable, "-c", example + check], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_example_runs_as_printed(repo_root: Path, readme: str, tmp_path: Path) -> None:
     from bodyfit.synthetic.demo import demo_recording_path
 
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (example,) = [e for e in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "open_recording" in e]
     (place,) = re.findall(r'open_recording\("(.*?)"\)', example)
     shutil.copytree(demo_recording_path(), tmp_path / place)
     check = "\nassert vertices.shape == (result.model.num_vertices, 3) and faces.shape[1] == 3\n"
