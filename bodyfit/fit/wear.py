@@ -29,7 +29,7 @@ NOISE_LEFT = 0.19
 FLATTEST_M = 0.0001
 LEAST_SAID = 0.01
 """data that say less than this of what the prior says are taken to say this much"""
-SURE = 0.97
+SURE = 0.9
 """a class more probable than this is taken for certain"""
 MOST = 4.0
 """one cue alone moves the odds by at most e to this power"""
