@@ -33,6 +33,37 @@ NO_AREA = np.float32(1e-12)
 
 
 @kernel
+def move_points(points, pose, moved):
+    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4)."""
+    r00, r01, r02, tx = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
+    r10, r11, r12, ty = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
+    r20, r21, r22, tz = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    for i in range(points.shape[0]):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        moved[i, 0] = r00 * x + r01 * y + r02 * z + tx
+        moved[i, 1] = r10 * x + r11 * y + r12 * z + ty
+        moved[i, 2] = r20 * x + r21 * y + r22 * z + tz
+
+
+@kernel
+def move_points_vjp(points, pose, v_moved, v_points, v_pose):
+    """Fills v_points (V, 3) and adds to v_pose (4, 4) float64."""
+    for i in range(points.shape[0]):
+        gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
+        for k in range(3):
+            v_points[i, k] = pose[0, k] * gx + pose[1, k] * gy + pose[2, k] * gz
+        if gx == ZERO and gy == ZERO and gz == ZERO:
+            continue
+        for k in range(3):
+            v_pose[0, k] += gx * points[i, k]
+            v_pose[1, k] += gy * points[i, k]
+            v_pose[2, k] += gz * points[i, k]
+        v_pose[0, 3] += gx
+        v_pose[1, 3] += gy
+        v_pose[2, 3] += gz
+
+
+@kernel
 def project_points(points, intrinsics, perspective, screen):
     """screen (V, 3) = (u, v, q) of camera points (V, 3); intrinsics (4,) fx fy cx cy. Returns the smallest z."""
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]

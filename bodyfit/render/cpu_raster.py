@@ -91,7 +91,7 @@ class CpuRaster:
         self.dtype = points.dtype
         self.screen = np.empty_like(points)
         self.areas = np.empty((n_batch, len(mesh.faces)), self.dtype)
-        self.ids = np.empty((n_batch, *fine), np.int32)
+        self.ids = [scratch.take(fine, np.int32) for _ in range(n_batch)]
         self.reach = np.empty((n_batch, 4), np.int64)
         self._sign_seen = [0] * n_batch
         self._pieces: list[dict[int, Pieces]] = [{} for _ in range(n_batch)]
@@ -109,6 +109,10 @@ class CpuRaster:
             scratch.give(nearest)
 
         self._each(draw)
+
+    def __del__(self) -> None:
+        for ids in getattr(self, "ids", ()):
+            self._scratch.give(ids)
 
     def _each(self, task: Callable[[int], Any]) -> None:
         """Runs the task for every image of the batch."""
