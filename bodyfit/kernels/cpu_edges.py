@@ -90,9 +90,12 @@ def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, whic
         first, last = starts[e], starts[e + 1]
         if which == 1 and not seams[e]:
             continue
-        both = np.uint8(0)
-        for k in range(first, last):
-            both |= signs[np.uintp(sides[k])]
+        if last - first == 2:
+            both = signs[np.uintp(sides[np.uintp(first)])] | signs[np.uintp(sides[np.uintp(first + 1)])]
+        else:
+            both = np.uint8(0)
+            for k in range(first, last):
+                both |= signs[np.uintp(sides[k])]
         if which == 0:
             if both != 1 and both != 2:
                 continue

@@ -130,8 +130,9 @@ class CpuRaster:
 
         def name(b: int) -> None:
             kernels.name_faces(
-                self.screen[b], self.mesh.faces, self.ids[b], self.samples, self.perspective, face_id[b], weights[b]
-            )
+                self.screen[b], self.mesh.faces, self.ids[b], self.samples, self.reach[b], self.perspective, face_id[b],
+                weights[b],
+            )  # fmt: skip
 
         self._each(name)
         return face_id, weights
