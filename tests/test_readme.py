@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_make_targets_exist(repo_root: Path, readme: str) -> None:
     assert {"demo", "test"} <= named
     makefile = (repo_root / "Makefile").read_text()
     assert not [target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
+
+
+def test_example_of_the_renderer_runs_as_printed(readme: str, tmp_path: Path) -> None:
+    (block,) = re.findall(r"<!-- example of the renderer -->\n\n((?:    .*\n|\n)+?)\n(?=\S)", readme)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(block)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert abs(float(re.findall(r"-?\d\.\d+", done.stdout)[0])) < 0.02
 
 
 @pytest.mark.parametrize("command", COMMANDS)

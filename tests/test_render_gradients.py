@@ -146,3 +146,19 @@ def test_texture(wrap: Any) -> None:
         return moved(mesh, p), mesh.faces, view, {"texture": texture}
 
     assert_close(check(scene, ("premultiplied_color",), 9, by=20, step=3e-2))
+
+
+def test_the_default_body() -> None:
+    from bodyfit.body.model import load_body_model
+
+    model = load_body_model()
+    rest = torch.tensor(model.rest_vertices(torch.zeros(model.num_betas).numpy()))
+    rest = rest - rest.mean(0)
+    taller, wider = (torch.tensor(model.shapedirs[:, :, k], dtype=torch.float64) for k in (0, 1))
+    flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)  # upright, facing the camera
+    mesh, view = Mesh(rest * flip, model.faces), camera(100, 84, distance=2.2)
+
+    def scene(p: Any) -> Any:
+        return moved(mesh, p) + (4.0 * p[6] * taller + 4.0 * p[7] * wider) * flip, mesh.faces, view, {}
+
+    assert_close(check(scene, BOUNDARY, 8, by=30, step=6e-3))

@@ -22,7 +22,7 @@ NEEDED = (
     "typer",
     "rich",
 )
-EXTRAS = {"smplx": ("smplx", "torch"), "test": ("pytest", "hypothesis", "ruff", "pyright")}
+EXTRAS = {"render": ("torch",), "smplx": ("smplx", "torch"), "test": ("pytest", "hypothesis", "ruff", "pyright")}
 
 
 def version() -> str:

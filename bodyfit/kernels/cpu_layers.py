@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
-from bodyfit.kernels.scalar import HALF, ONE, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
+from bodyfit.kernels.scalar import HALF, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
 
 
 @kernel
