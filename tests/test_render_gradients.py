@@ -31,11 +31,11 @@ def moved(mesh: Mesh, p: Any) -> Any:
     return x + p[:3] + p[3] * x + p[4] * torch.linalg.cross(axis, x) + p[5] * wave
 
 
-def assert_close(results: dict[str, Check], most: float = 0.02) -> None:
+def assert_close(results: dict[str, Check], most: float = 0.02, floor: float = 0.1) -> None:
     """The differences have converged, and ours agree with them."""
     for name, result in results.items():
-        assert result.unconverged < most, (name, result.difference, result.halved)
-        assert result.error < most, (name, result.ours, result.halved)
+        assert result.unconverged(floor) < most, (name, result.difference, result.halved)
+        assert result.error(floor) < most, (name, result.ours, result.halved)
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -156,9 +156,11 @@ def test_the_default_body() -> None:
     rest = rest - rest.mean(0)
     taller, wider = (torch.tensor(model.shapedirs[:, :, k], dtype=torch.float64) for k in (0, 1))
     flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)  # upright, facing the camera
-    mesh, view = Mesh(rest * flip, model.faces), camera(100, 84, distance=2.2)
+    # Its triangles are smaller than the pixels here, so that the depth's slopes inside are sampled, not followed, and
+    # motions that nearly cancel (a turn) are held to the size of the others.
+    mesh, view = Mesh(rest * flip, model.faces), camera(120, 100, distance=2.2)
 
     def scene(p: Any) -> Any:
         return moved(mesh, p) + (4.0 * p[6] * taller + 4.0 * p[7] * wider) * flip, mesh.faces, view, {}
 
-    assert_close(check(scene, BOUNDARY, 8, by=30, step=6e-3))
+    assert_close(check(scene, BOUNDARY, 8, by=12, step=1e-2), floor=0.3)

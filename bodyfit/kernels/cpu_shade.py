@@ -53,7 +53,7 @@ def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
     """Linear colour sent to the eye from albedo (r, g, b) at (x, y, z) with unit normal n."""
     if not flags & LIT:
         return r, g, b
-    sh = light.sh
+    sh, lamps, places, gloss, eye = light.sh, light.lamps, light.places, light.gloss, light.eye
     basis = diffuse_harmonics(nx, ny, nz)
     er = eg = eb = ZERO * nx
     for k in range(9):
@@ -61,25 +61,24 @@ def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
         eg += basis[k] * sh[k, 1]
         eb += basis[k] * sh[k, 2]
     er, eg, eb = er * r, eg * g, eb * b
-    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    ex, ey, ez = eye[0], eye[1], eye[2]
     if flags & PERSPECTIVE:
         ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
-    for m in range(light.lamps.shape[0]):
-        lamp = light.lamps[m]
-        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + ZERO * x
-        if light.places[m]:
+    for m in range(lamps.shape[0]):
+        lx, ly, lz, falloff = lamps[m, 0], lamps[m, 1], lamps[m, 2], ONE + ZERO * x
+        if places[m]:
             lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
         nl = nx * lx + ny * ly + nz * lz
         if not nl > ZERO:
             continue
         lobe = weight = ZERO * x
         if flags & GLOSSY:
-            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3])
         diffuse = nl * INV_PI
-        fr, fg, fb = light.gloss[0], light.gloss[1], light.gloss[2]
-        er += falloff * lamp[3] * (r * diffuse + lobe * (fr + (ONE - fr) * weight))
-        eg += falloff * lamp[4] * (g * diffuse + lobe * (fg + (ONE - fg) * weight))
-        eb += falloff * lamp[5] * (b * diffuse + lobe * (fb + (ONE - fb) * weight))
+        fr, fg, fb = gloss[0], gloss[1], gloss[2]
+        er += falloff * lamps[m, 3] * (r * diffuse + lobe * (fr + (ONE - fr) * weight))
+        eg += falloff * lamps[m, 4] * (g * diffuse + lobe * (fg + (ONE - fg) * weight))
+        eb += falloff * lamps[m, 5] * (b * diffuse + lobe * (fb + (ONE - fb) * weight))
     return er, eg, eb
 
 
@@ -89,7 +88,8 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
     o = ZERO * x
     if not flags & LIT:
         return v_r, v_g, v_b, o, o, o, o, o, o
-    sh, v_sh = light.sh, v_light.sh
+    sh, lamps, places, gloss, eye = light.sh, light.lamps, light.places, light.gloss, light.eye
+    v_sh, v_lamps, v_gloss, v_eye = v_light.sh, v_light.lamps, v_light.gloss, v_light.eye
     basis = diffuse_harmonics(nx, ny, nz)
     a_r = a_g = a_b = o  # cotangents of the albedo
     for k in range(9):
@@ -110,34 +110,33 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
     )  # fmt: skip
     p_x = p_y = p_z = o
     e_x = e_y = e_z = o
-    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    ex, ey, ez = eye[0], eye[1], eye[2]
     if flags & PERSPECTIVE:
         ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
-    for m in range(light.lamps.shape[0]):
-        lamp, v_lamp = light.lamps[m], v_light.lamps[m]
-        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + o
-        if light.places[m]:
+    for m in range(lamps.shape[0]):
+        lx, ly, lz, falloff = lamps[m, 0], lamps[m, 1], lamps[m, 2], ONE + o
+        if places[m]:
             lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
         nl = nx * lx + ny * ly + nz * lz
         if not nl > ZERO:
             continue
         lobe = weight = o
         if flags & GLOSSY:
-            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3])
         diffuse = nl * INV_PI
         v_lobe = v_weight = v_nl = v_falloff = o
         for k in range(3):
             albedo, v_out = (r, v_r) if k == 0 else ((g, v_g) if k == 1 else (b, v_b))
-            f0 = light.gloss[k]
+            f0 = gloss[k]
             fresnel = f0 + (ONE - f0) * weight
             sent = albedo * diffuse + lobe * fresnel
-            v_lamp[3 + k] += v_out * falloff * sent
-            v_falloff += v_out * lamp[3 + k] * sent
-            v_sent = v_out * falloff * lamp[3 + k]
+            v_lamps[m, 3 + k] += v_out * falloff * sent
+            v_falloff += v_out * lamps[m, 3 + k] * sent
+            v_sent = v_out * falloff * lamps[m, 3 + k]
             v_nl += v_sent * albedo * INV_PI
             v_lobe += v_sent * fresnel
             v_weight += v_sent * lobe * (ONE - f0)
-            v_light.gloss[k] += v_sent * lobe * (ONE - weight)
+            v_gloss[k] += v_sent * lobe * (ONE - weight)
             if k == 0:
                 a_r += v_sent * diffuse
             elif k == 1:
@@ -147,24 +146,24 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
         n_x, n_y, n_z = n_x + v_nl * lx, n_y + v_nl * ly, n_z + v_nl * lz
         l_x, l_y, l_z = v_nl * nx, v_nl * ny, v_nl * nz
         if flags & GLOSSY:
-            t = glossy_lobe_vjp(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3], v_lobe, v_weight)
+            t = glossy_lobe_vjp(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3], v_lobe, v_weight)
             n_x, n_y, n_z = n_x + t[0], n_y + t[1], n_z + t[2]
             l_x, l_y, l_z = l_x + t[3], l_y + t[4], l_z + t[5]
             e_x, e_y, e_z = e_x + t[6], e_y + t[7], e_z + t[8]
-            v_light.gloss[3] += t[9]
-        if light.places[m]:
-            l_x, l_y, l_z = toward_vjp(x, y, z, lamp[0], lamp[1], lamp[2], l_x, l_y, l_z, v_falloff)
+            v_gloss[3] += t[9]
+        if places[m]:
+            l_x, l_y, l_z = toward_vjp(x, y, z, lamps[m, 0], lamps[m, 1], lamps[m, 2], l_x, l_y, l_z, v_falloff)
             p_x, p_y, p_z = p_x - l_x, p_y - l_y, p_z - l_z
-        v_lamp[0] += l_x
-        v_lamp[1] += l_y
-        v_lamp[2] += l_z
+        v_lamps[m, 0] += l_x
+        v_lamps[m, 1] += l_y
+        v_lamps[m, 2] += l_z
     if flags & GLOSSY:
         if flags & PERSPECTIVE:
-            e_x, e_y, e_z = toward_vjp(x, y, z, light.eye[0], light.eye[1], light.eye[2], e_x, e_y, e_z, o)
+            e_x, e_y, e_z = toward_vjp(x, y, z, eye[0], eye[1], eye[2], e_x, e_y, e_z, o)
             p_x, p_y, p_z = p_x - e_x, p_y - e_y, p_z - e_z
-        v_light.eye[0] += e_x
-        v_light.eye[1] += e_y
-        v_light.eye[2] += e_z
+        v_eye[0] += e_x
+        v_eye[1] += e_y
+        v_eye[2] += e_z
     return a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z
 
 
@@ -298,10 +297,10 @@ def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surf
             u = (np.float32(col) + HALF) / n - HALF
             pa, pb, pc, _ = weights_at(screen, faces[f, 0], faces[f, 1], faces[f, 2], u, v, perspective)
             red, green, blue = color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, areas[f])
-            pixel = image[r // samples, col // samples]
-            pixel[0] += share * red
-            pixel[1] += share * green
-            pixel[2] += share * blue
+            row, column = r // samples, col // samples
+            image[row, column, 0] += share * red
+            image[row, column, 1] += share * green
+            image[row, column, 2] += share * blue
 
 
 @kernel
@@ -318,13 +317,13 @@ def paint_color_vjp(
             f = ids[r, col]
             if f < 0:
                 continue
-            g = v_image[r // samples, col // samples]
+            row, column = r // samples, col // samples
             u = (np.float32(col) + HALF) / n - HALF
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             pa, pb, pc, _ = weights_at(screen, a, b, c, u, v, perspective)
             v_pa, v_pb, v_pc = color_at_vjp(
                 flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, areas[f],
-                share * g[0], share * g[1], share * g[2],
+                share * v_image[row, column, 0], share * v_image[row, column, 1], share * v_image[row, column, 2],
             )  # fmt: skip
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
 
@@ -333,7 +332,7 @@ def paint_color_vjp(
 def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
     for p in range(ints.shape[0]):
-        g = v_image[ints[p, 0]]
+        pixel = ints[p, 0]
         total = ZERO * floats[p, 0]
         for side in range(2):
             f = ints[p, 1 + side]
@@ -344,6 +343,6 @@ def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_i
                 flags, surface, light, faces, uv_faces, f,
                 floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
             )  # fmt: skip
-            seen = g[0] * red + g[1] * green + g[2] * blue
+            seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
             total += seen if side == 0 else -seen
         jumps[p] = total
