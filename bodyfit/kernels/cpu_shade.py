@@ -49,11 +49,10 @@ class Light(NamedTuple):
 
 
 @kernel
-def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
+def shade(flags, sh, lamps, places, gloss, eye, r, g, b, x, y, z, nx, ny, nz):
     """Linear colour sent to the eye from albedo (r, g, b) at (x, y, z) with unit normal n."""
     if not flags & LIT:
         return r, g, b
-    sh, lamps, places, gloss, eye = light.sh, light.lamps, light.places, light.gloss, light.eye
     basis = diffuse_harmonics(nx, ny, nz)
     er = eg = eb = ZERO * nx
     for k in range(9):
@@ -83,13 +82,13 @@ def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
 
 
 @kernel
-def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b):
-    """Adds to the arrays of v_light (float64) and returns the cotangents of albedo, place and normal."""
+def shade_vjp(
+    flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
+):  # fmt: skip
+    """Adds to the arrays v_sh … v_eye (float64) and returns the cotangents of albedo, place and normal."""
     o = ZERO * x
     if not flags & LIT:
         return v_r, v_g, v_b, o, o, o, o, o, o
-    sh, lamps, places, gloss, eye = light.sh, light.lamps, light.places, light.gloss, light.eye
-    v_sh, v_lamps, v_gloss, v_eye = v_light.sh, v_light.lamps, v_light.gloss, v_light.eye
     basis = diffuse_harmonics(nx, ny, nz)
     a_r = a_g = a_b = o  # cotangents of the albedo
     for k in range(9):
@@ -168,35 +167,36 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
 
 
 @kernel
-def albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc):
+def albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc):
     """Linear albedo of face f at weights p."""
     if not flags & TEXTURED:
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s = surface.albedo
+        s = albedo
         return (
             pa * s[a, 0] + pb * s[b, 0] + pc * s[c, 0],
             pa * s[a, 1] + pb * s[b, 1] + pc * s[c, 1],
             pa * s[a, 2] + pb * s[b, 2] + pc * s[c, 2],
         )
-    image, uv = surface.image, surface.uv
     a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
     repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
     return (
-        bilinear(image[j0, i0, 0], image[j0, i1, 0], image[j1, i0, 0], image[j1, i1, 0], s, t),
-        bilinear(image[j0, i0, 1], image[j0, i1, 1], image[j1, i0, 1], image[j1, i1, 1], s, t),
-        bilinear(image[j0, i0, 2], image[j0, i1, 2], image[j1, i0, 2], image[j1, i1, 2], s, t),
+        bilinear(picture[j0, i0, 0], picture[j0, i1, 0], picture[j1, i0, 0], picture[j1, i1, 0], s, t),
+        bilinear(picture[j0, i0, 1], picture[j0, i1, 1], picture[j1, i0, 1], picture[j1, i1, 1], s, t),
+        bilinear(picture[j0, i0, 2], picture[j0, i1, 2], picture[j1, i0, 2], picture[j1, i1, 2], s, t),
     )
 
 
 @kernel
-def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b):
-    """Adds to albedo or image and uv of v_surface (float64) and returns the cotangents of the weights."""
+def albedo_at_vjp(
+    flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+):  # fmt: skip
+    """Adds to v_albedo or v_picture and v_uv (float64) and returns the cotangents of the weights."""
     v_pa = v_pb = v_pc = ZERO * pa
     if not flags & TEXTURED:
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s, v_s = surface.albedo, v_surface.albedo
+        s, v_s = albedo, v_albedo
         for k in range(3):
             v = v_r if k == 0 else (v_g if k == 1 else v_b)
             v_pa += v * s[a, k]
@@ -206,24 +206,23 @@ def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r
             v_s[b, k] += v * pb
             v_s[c, k] += v * pc
         return v_pa, v_pb, v_pc
-    image, uv, v_image, v_uv = surface.image, surface.uv, v_surface.image, v_surface.uv
     a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
     repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
     v_x = v_y = ZERO * pa
     for k in range(3):
         v = v_r if k == 0 else (v_g if k == 1 else v_b)
         t00, t10, t01, t11, v_s, v_t = bilinear_vjp(
-            image[j0, i0, k], image[j0, i1, k], image[j1, i0, k], image[j1, i1, k], s, t, v
+            picture[j0, i0, k], picture[j0, i1, k], picture[j1, i0, k], picture[j1, i1, k], s, t, v
         )
-        v_image[j0, i0, k] += t00
-        v_image[j0, i1, k] += t10
-        v_image[j1, i0, k] += t01
-        v_image[j1, i1, k] += t11
+        v_picture[j0, i0, k] += t00
+        v_picture[j0, i1, k] += t10
+        v_picture[j1, i0, k] += t01
+        v_picture[j1, i1, k] += t11
         v_x += v_s
         v_y += v_t
-    v_x, v_y = v_x * np.float32(image.shape[1]), v_y * np.float32(image.shape[0])
+    v_x, v_y = v_x * np.float32(picture.shape[1]), v_y * np.float32(picture.shape[0])
     v_uv[a, 0] += pa * v_x
     v_uv[a, 1] += pa * v_y
     v_uv[b, 0] += pb * v_x
@@ -234,16 +233,18 @@ def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r
 
 
 @kernel
-def color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, area):
+def color_at(
+    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f, pa, pb, pc, area
+):  # fmt: skip
     """Linear colour of face f at weights p, seen by the eye."""
-    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
+    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
     if not flags & LIT:
         return r, g, b
     i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-    s = surface.points
-    nx, ny, nz, _, _, _ = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    s = points
+    nx, ny, nz, _, _, _ = seen_normal(normals, i, j, k, pa, pb, pc, area)
     return shade(
-        flags, light, r, g, b,
+        flags, sh, lamps, places, gloss, eye, r, g, b,
         pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
         pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
         pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
@@ -252,25 +253,31 @@ def color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, area):
 
 
 @kernel
-def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b):
-    """Adds to v_surface and v_light and returns the cotangents of the weights."""
+def color_at_vjp(
+    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+    v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
+    faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b,
+):  # fmt: skip
+    """Adds to the arrays v_points … v_eye and returns the cotangents of the weights."""
     if not flags & LIT:
-        return albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b)
+        return albedo_at_vjp(
+            flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+        )
     i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-    s, v_s = surface.points, v_surface.points
-    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
-    nx, ny, nz, mx, my, mz = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    s, v_s = points, v_points
+    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
+    nx, ny, nz, mx, my, mz = seen_normal(normals, i, j, k, pa, pb, pc, area)
     a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z = shade_vjp(
-        flags, light, v_light, r, g, b,
+        flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b,
         pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
         pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
         pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
         nx, ny, nz, v_r, v_g, v_b,
     )  # fmt: skip
-    wa, wb, wc = albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b)
-    ua, ub, uc = seen_normal_vjp(
-        surface.normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_surface.normals
+    wa, wb, wc = albedo_at_vjp(
+        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b
     )
+    ua, ub, uc = seen_normal_vjp(normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_normals)
     for m in range(3):
         v = p_x if m == 0 else (p_y if m == 1 else p_z)
         wa += v * s[i, m]
@@ -285,6 +292,8 @@ def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, 
 @kernel
 def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, image):
     """image (H, W, 3), which comes 0, = mean over all samples of the linear colour."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
     n = np.float32(samples)
     share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
@@ -296,7 +305,10 @@ def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surf
                 continue
             u = (np.float32(col) + HALF) / n - HALF
             pa, pb, pc, _ = weights_at(screen, faces[f, 0], faces[f, 1], faces[f, 2], u, v, perspective)
-            red, green, blue = color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, areas[f])
+            red, green, blue = color_at(
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+                faces, uv_faces, f, pa, pb, pc, areas[f],
+            )  # fmt: skip
             row, column = r // samples, col // samples
             image[row, column, 0] += share * red
             image[row, column, 1] += share * green
@@ -308,6 +320,10 @@ def paint_color_vjp(
     screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, v_image, v_surface, v_light, v_screen
 ):
     """Adds to v_surface, v_light and v_screen (V, 3), all float64."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
+    v_points, v_normals, v_albedo, v_picture, v_uv = v_surface
+    v_sh, v_lamps, _, v_gloss, v_eye = v_light
     n = np.float32(samples)
     share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
@@ -322,7 +338,9 @@ def paint_color_vjp(
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             pa, pb, pc, _ = weights_at(screen, a, b, c, u, v, perspective)
             v_pa, v_pb, v_pc = color_at_vjp(
-                flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, areas[f],
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+                v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
+                faces, uv_faces, f, pa, pb, pc, areas[f],
                 share * v_image[row, column, 0], share * v_image[row, column, 1], share * v_image[row, column, 2],
             )  # fmt: skip
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
@@ -331,6 +349,8 @@ def paint_color_vjp(
 @kernel
 def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
     for p in range(ints.shape[0]):
         pixel = ints[p, 0]
         total = ZERO * floats[p, 0]
@@ -340,7 +360,7 @@ def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_i
                 continue
             w = 5 + 4 * side
             red, green, blue = color_at(
-                flags, surface, light, faces, uv_faces, f,
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
                 floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
             )  # fmt: skip
             seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
