@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import DeviceError, InputError
 from bodyfit.fit.config import FitConfig
 from bodyfit.fit.fit import fit
+from bodyfit.fit.problem import Problem
 from bodyfit.fit.quality import agreement
 from bodyfit.fit.result import FitResult, StopReason
 from bodyfit.frame import Frame
@@ -151,7 +153,7 @@ def test_an_arm_behind_the_body_is_flagged(profile: FitResult, take: Take) -> No
     arm = [i for i, n in enumerate(profile.model.joint_names) if n.endswith(("_elbow", "_shoulder"))]
     sd = {profile.model.joint_names[i]: float(profile.pose_sd[0, i].max()) for i in arm}
     side, other = (hidden[0].split("_")[0], "left" if hidden[0].startswith("right") else "right")
-    assert sd[f"{side}_elbow"] > 2 * sd[f"{other}_elbow"], "what nobody saw is known less well"
+    assert sd[f"{side}_elbow"] > 1.5 * sd[f"{other}_elbow"], "what nobody saw is known less well"
 
 
 def test_a_frame_without_readings_is_skipped_and_named(take: Take, tmp_path: Path) -> None:
@@ -162,13 +164,22 @@ def test_a_frame_without_readings_is_skipped_and_named(take: Take, tmp_path: Pat
     assert any("left out" in hint for hint in result.hints)
 
 
-def test_a_cancelled_fit_says_so_and_progress_rises_to_one(folder: Path) -> None:
+def test_a_cancelled_fit_says_so_and_progress_rises_to_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, float]] = []
+    steps: list[int] = []
+    whole = Problem.linearize
+
+    def counted(problem: Problem, *arguments: Any, **options: Any) -> Any:
+        steps.append(len(problem.items))
+        return whole(problem, *arguments, **options)
+
+    monkeypatch.setattr(Problem, "linearize", counted)
     result = fit(
-        folder, frames=[0], clothing="tight", cancelled=lambda: True,
+        folder, frames=[0, 1, 2], clothing="tight", cancelled=lambda: True,
         progress=lambda what, share: said.append((what, share)),
     )  # fmt: skip
     assert result.stop_reason is StopReason.CANCELLED
+    assert len(steps) < 15, "the cold start of one frame alone takes a hundred"
     shares = [share for _, share in said]
     assert shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1
     assert all(what for what, _ in said)

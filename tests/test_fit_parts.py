@@ -80,6 +80,20 @@ def test_rasteriser_equals_the_slow_one(seed: int) -> None:
     np.testing.assert_allclose(at[:, 2], depth[v, u], rtol=2e-3)
 
 
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 30])
+def test_a_narrow_image_is_a_strip_of_a_wide_one(width: int) -> None:
+    rng = np.random.default_rng(width)
+    points = rng.uniform((-1.5, -1.2, 0.3), (1.5, 1.2, 3.0), (60, 3))
+    faces = rng.integers(0, 60, (80, 3)).astype(np.int32)
+    whole = rasterize(points, faces, Camera(64, 48, 50.0, 50.0, 32.0, 24.0))
+    strip = rasterize(points, faces, Camera(width, 48, 50.0, 50.0, float(width // 2), 24.0))
+    columns = slice(32 - width // 2, 32 - width // 2 + width)
+    assert (strip.face >= 0).mean() > 0.2
+    same = strip.face == whole.face[:, columns]
+    assert same.mean() > 0.99
+    np.testing.assert_allclose(strip.depth[same], whole.depth[:, columns][same], rtol=1e-5)
+
+
 def test_faces_without_area_behind_the_camera_or_with_nan_are_left_out() -> None:
     nan = np.nan
     points = np.array([

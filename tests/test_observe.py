@@ -308,3 +308,43 @@ def test_mask_of_recordings(shared_recordings: Path, name: str) -> None:
             seen = observe(frame, gravity_world=np.array(document["gravity_world"], dtype=float))
             assert overlap(seen.label == PERSON, truth > 127) > 0.95
             assert known_overlap(seen, truth > 127) > 0.98
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def moved_border(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    change = binary_dilation if pixels > 0 else binary_erosion
+    return np.asarray(change(mask, iterations=abs(pixels)), bool)
+
+
+@pytest.mark.parametrize("pixels", [-3, -2, 3])
+def test_a_rough_mask_says_who_and_the_depth_how_far(pixels: int) -> None:
+    frame, who = Room(boxes=[DESK, BOX], people=[(0.0, 2.6, 20.0)]).cast()
+    rough = moved_border(who == 1, pixels)
+    assert overlap(rough, who == 1) < 0.87
+    seen = observe(replace(frame, mask=rough), gravity_world=GRAVITY)
+    assert seen.mask_given
+    assert overlap(seen.label == PERSON, who == 1) > 0.95
+    assert ((seen.label == BACKGROUND) & (who == 1)).sum() < 0.01 * (who == 1).sum()
+
+
+def test_a_rough_mask_does_not_take_in_what_the_person_touches() -> None:
+    shelf = ((0.3, 2.45, 0.0), (1.6, 2.9, 0.95))
+    frame, who = Room(boxes=[shelf], people=[(0.0, 2.6, 0.0)]).cast()
+    seen = observe(replace(frame, mask=moved_border(who == 1, -3)), gravity_world=GRAVITY)
+    beside = (seen.label == PERSON) & (who != 1)
+    assert beside.sum() < 0.03 * (who == 1).sum()
+
+
+def test_a_good_mask_leaves_out_what_it_leaves_out() -> None:
+    """A ball in the hand that an exact mask does not hold is not the person's."""
+    ball = ((0.38, 0.10, 0.76), (0.38, 0.10, 0.76), 0.09)
+    frame, _ = Room(people=[(0.0, 2.6, 0.0)], gestures=[ball]).cast()
+    without, who = Room(people=[(0.0, 2.6, 0.0)]).cast()
+    only_ball = np.abs(frame.depth - without.depth) > 0.03
+    seen = observe(replace(frame, mask=(who == 1) & ~only_ball), gravity_world=GRAVITY)
+    assert only_ball.sum() > 100
+    assert (seen.label[only_ball] == PERSON).mean() < 0.3

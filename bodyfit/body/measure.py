@@ -1,7 +1,7 @@
 """Body measurements as a tape takes them, on the body in a neutral standing pose, with standard deviations.
 
 Definitions are in `measure_definitions.py`. The pose is fixed, so posed points are an affine function of betas:
-standard deviations come from central differences along that function's columns, without posing a body for each.
+standard deviations come from differences along that function's columns, without posing a body for each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bodyfit.body.standing import standing
 from bodyfit.body.tape import Lines, Tape
 from bodyfit.errors import InputError
 
-_STEP = 0.1  # of one standard deviation of betas: far above rounding, far below where girths bend
+_STEP = 0.05  # of one standard deviation of betas: far above rounding, far below where girths bend
 
 _JUMP_M = 0.02  # per standard deviation of a beta: slopes to both sides that differ by more than this hide a jump
 
@@ -100,7 +100,7 @@ def measure_with_sd(
     *,
     sides: Mapping[str, float] | None = None,
 ) -> dict[str, Measurement]:
-    """Every measurement with one standard deviation: sqrt(J cov Jᵀ + model_error²), J by central differences.
+    """Every measurement with one standard deviation: sqrt(J cov Jᵀ + model_error²), J by differences.
 
     Args:
         model: the body model.
@@ -137,9 +137,15 @@ def measurement_jacobian(model: BodyModel, betas: NDArray[Any]) -> NDArray[np.fl
         return np.array(list(_in_order(Tape(prepared, at, model.faces).take_all()).values()))
 
     here = taken(points)
+    metres = np.array([d.unit == "m" for d in DEFINITIONS.values()])
     for s in range(model.num_betas):
         step = _STEP * basis[s]
-        ahead, behind = (taken(points + step) - here) / _STEP, (here - taken(points - step)) / _STEP
+        ahead = (taken(points + step) - here) / _STEP
+        if np.abs(ahead[metres]).max() <= _JUMP_M:
+            # no slope here is as steep as a jump, and to so short a step measurements are straight
+            J[:, s] = ahead
+            continue
+        behind = (here - taken(points - step)) / _STEP
         middle = 0.5 * (ahead + behind)
         # a level that slips over a fold (an armpit, a breast) makes a girth jump to one side: that is no slope
         calmer = np.where(np.abs(ahead) < np.abs(behind), ahead, behind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Stage:
     """no joint turns further in one step"""
     damping: float = 1e-2
     """first damping of Levenberg-Marquardt"""
+    robust_floor_m: float = 0.030
+    """a sole higher than this is a lifted foot: wide as long as the body may be centimetres off"""
+
+
+_refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ class FitConfig:
     """how well the soles lie on the floor"""
     sigma_sunk_m: float = 0.003
     """how far a sole may sink into the floor: no further than the floor's own error"""
-    robust_floor_m: float = 0.030
-    """a sole higher than this is a lifted foot"""
+    effective_soles: float = 4.0
+    """how many independent points the two soles count as, whatever their vertices: those of one foot err together"""
     sigma_keypoint_px: float = 6.0
     """standard deviation of a keypoint, detector and skeleton together, of full confidence"""
     robust_keypoint_px: float = 30.0
@@ -91,13 +97,23 @@ class FitConfig:
     """how many headings a cold start tries"""
     survivors: int = 4
     """how many different hypotheses are refined to the end"""
+    generations: int = 8
+    """how often a start that is plainly wrong is changed by chance"""
+    offspring: int = 20
+    """into how many each time"""
     search: Stage = field(
         default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
     )
     arms: Stage = field(
         default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
-    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15))
+    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))
+    reach: Stage = field(default_factory=lambda: Stage("reach", 1, 5000, 0, 12, 0.10, 0.15))
+    """only drawn, to see what a body leaves unexplained: fine enough for a finger"""
+    limbs_again: Stage = field(
+        default_factory=lambda: Stage("limbs again", 1, 1800, 5, 1, 0.06, 0.12, 0.08, sensor_noise=True, damping=1e-3)
+    )
+    """once the shape and what is worn are known: sharper, with the shape held"""
     limb_rounds: int = 3
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(
@@ -108,7 +124,7 @@ class FitConfig:
     )
     refine: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            Stage("refine", 1, 1800, 12, 24, 0.06, 0.12, 0.06, sensor_noise=True, max_turn_rad=0.3, damping=1e-3),
-            Stage("finish", 0, 4000, 8, 999, 0.04, 0.08, 0.03, sensor_noise=True, max_turn_rad=0.1, damping=1e-3),
+            _refining("refine", 1, 1800, 12, 24, 0.06, 0.12, 0.06, max_turn_rad=0.3),
+            _refining("finish", 0, 4000, 8, 999, 0.04, 0.08, 0.03, max_turn_rad=0.1),
         )
     )

@@ -122,13 +122,21 @@ WRISTS = ((0.0, 0.0, 0.8), (0.0, 0.0, -0.8), (0.0, 0.6, 0.0), (0.0, -0.6, 0.0), 
 """radians: the left hand bent down and up, to either side, and the forearm turned about itself"""
 HEAD_TURNS = (-0.9, -0.45, 0.0, 0.45, 0.9)
 """radians about the vertical, shared by neck and head"""
+LEG_SWINGS = (-18.0, 0.0, 18.0)
+"""degrees: a thigh behind, under and before the body"""
+
+
+_OTHER = {"left": "right", "right": "left"}
 
 
 def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[list[NDArray[np.float64]]]:
-    """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: arms, hands, head, legs."""
+    """Copies of a pose (J, 3) with one limb elsewhere, grouped by limb: left arm, right arm, hands,
+    head, legs exchanged, left leg, right leg."""
     groups: list[list[NDArray[np.float64]]] = []
     for side in ("left", "right"):
-        groups.append([with_arm(pose, names, side, arm) for arm in ARMS.values()])
+        groups.append(
+            [*(with_arm(pose, names, side, arm) for arm in ARMS.values()), _like_the_other(pose, names, side)]
+        )
     for side in ("left", "right"):
         group = []
         for turn in WRISTS:
@@ -157,4 +165,72 @@ def limb_variants(pose: NDArray[np.float64], names: tuple[str, ...]) -> list[lis
             left, right = names.index(f"left_{joint}"), names.index(f"right_{joint}")
             legs[left], legs[right] = mirrored(pose[right]), mirrored(pose[left])
     groups.append([legs])
+    for side in ("left", "right"):
+        groups.append([_with_leg(pose, names, side, swing, apart) for swing in LEG_SWINGS for apart in (3.0, 9.0)])
     return groups
+
+
+def _like_the_other(pose: NDArray[np.float64], names: tuple[str, ...], side: str) -> NDArray[np.float64]:
+    """A copy of a pose whose arm does what the other one does."""
+    out = pose.copy()
+    for joint in ("collar", "shoulder", "elbow", "wrist", "hand"):
+        if f"left_{joint}" in names and f"right_{joint}" in names:
+            mine, other = names.index(f"{side}_{joint}"), names.index(f"{_OTHER[side]}_{joint}")
+            out[mine] = mirrored(pose[other])
+    return out
+
+
+def _with_leg(
+    pose: NDArray[np.float64], names: tuple[str, ...], side: str, swing: float, apart: float
+) -> NDArray[np.float64]:
+    """A copy of a pose with one plain leg: the thigh swung forward and apart by degrees, the knee nearly straight."""
+    out = pose.copy()
+    turn = mirrored if side == "right" else np.asarray
+    hip = axis_angle_from_matrix(_turn(2, apart) @ _turn(0, -swing))
+    knee = np.array([np.radians(4.0 + max(-swing, 0.0)), 0.0, 0.0])
+    for joint, value in (("hip", hip), ("knee", knee), ("ankle", np.zeros(3))):
+        if f"{side}_{joint}" in names:
+            out[names.index(f"{side}_{joint}")] = turn(value)
+    return out
+
+
+def mutate(
+    rotations: NDArray[np.float64],
+    transl: NDArray[np.float64],
+    names: tuple[str, ...],
+    up: NDArray[np.float64],
+    others: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> None:
+    """Changes poses (N, J, 3, 3) and transl (N, 3) in place, each by one to three chance moves: a limb elsewhere, the
+    limbs of one of the others (M, J, 3, 3), legs exchanged, the whole body turned about `up`, tilted or moved."""
+    arms = list(ARMS.values())
+    for i in range(len(rotations)):
+        for move in rng.choice(6, size=int(rng.integers(1, 4)), replace=False):
+            pose = axis_angle_from_matrix(rotations[i])
+            side = ("left", "right")[int(rng.integers(2))]
+            if move == 0:
+                pose = with_arm(pose, names, side, arms[int(rng.integers(len(arms)))])
+            elif move == 1:
+                pose = _with_leg(pose, names, side, float(rng.normal(0, 22)), float(rng.uniform(0, 12)))
+            elif move == 2:
+                other = axis_angle_from_matrix(others[int(rng.integers(len(others)))])
+                for name in (
+                    ("collar", "shoulder", "elbow", "wrist") if rng.random() < 0.5 else ("hip", "knee", "ankle")
+                ):
+                    for s in ("left", "right"):
+                        if f"{s}_{name}" in names:
+                            pose[names.index(f"{s}_{name}")] = other[names.index(f"{s}_{name}")]
+            elif move == 3:
+                for name in ("hip", "knee", "ankle"):
+                    if f"left_{name}" in names and f"right_{name}" in names:
+                        left, right = names.index(f"left_{name}"), names.index(f"right_{name}")
+                        pose[[left, right]] = mirrored(pose[[right, left]])
+            turned = matrix_from_axis_angle(pose)
+            turned[0] = rotations[i, 0]
+            if move == 4:
+                turn = up * rng.normal(0, 0.35) + rng.normal(0, 0.06, 3)
+                turned[0] = matrix_from_axis_angle(turn) @ turned[0]
+            elif move == 5:
+                transl[i] += rng.normal(0, 0.03, 3)
+            rotations[i] = turned

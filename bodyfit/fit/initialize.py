@@ -6,7 +6,7 @@ since an arm in the wrong place is what a descent cannot repair; the best few ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
-from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, limb_variants, stance_pose, with_arm
+from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, mutate, stance_pose, with_arm
+from bodyfit.fit.limbs import LimbStages, improve_limbs, with_pose
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
 
 SAME_HEADING_RAD = 0.5
 ARM_CHOICES = 3
-LIMB_CHOICES = 2
-"""of each limb's other configurations this many are followed"""
 WORTH_TRYING = 1.6
 """a second hypothesis whose cost is within this of the best one's has its limbs tried too"""
-SURELY_BETTER = 0.98
-"""a limb is put elsewhere when that lowers the cost to this share"""
 BESIDE_THE_NECK_M = 0.12
 RAISED_ARM_M = 0.04
 """something this much higher than what is above the trunk is no head"""
+HALF_DEPTH_M, HALF_WIDTH_M = 0.105, 0.19
+"""from the middle of what is seen of a trunk to the root joint, from before or behind and from the side"""
 USUAL_MISFIT = 0.08
 """cost per effective pixel of a good start without sensor noise"""
 NOISE_SHARE = 0.2
 """and per effective pixel and unit of noise variance: the robustifier takes more than half"""
+PLAINLY_WRONG = 1.5
+"""a start that costs this many times the usual has parts in wrong places"""
 ELSEWHERE_M = 0.10
 """two poses that put every joint within this of each other are one"""
 
@@ -128,17 +129,14 @@ def root_frame(up: NDArray[np.float64], toward: NDArray[np.float64], yaw: float)
 def place_pelvis(
     model: BodyModel, betas: NDArray[np.float64], observations: Sequence[Observation], up: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(3,) where the root joint is, guessed from the points' middle, the floor or the head."""
+    """(3,) the root joint's place, guessed from the points' middle, the floor or the head; at the depth of what is seen
+    where there is but one view."""
     points = np.concatenate([person_points_world(o) for o in observations])
     # rows of unequal density: the middle of the range is steadier than the mean
     height = points @ up
     low, high = np.percentile(height, [2, 98])
     trunk = points[(height > low + 0.45 * (high - low)) & (height < low + 0.85 * (high - low))]
     middle = np.median(trunk if len(trunk) else points, axis=0)
-    if len(observations) == 1:
-        away = middle - observations[0].T_world_depth[:3, 3]
-        away -= up * (away @ up)
-        middle = middle + 0.09 * away / np.linalg.norm(away)
     rest = model.rest_vertices(betas)
     pelvis = float(model.joints_at_rest(betas)[0, 1])
     o = observations[0]
@@ -153,8 +151,12 @@ def place_pelvis(
 class Starter:
     """Cold starts of one person: the meshes and the prior are made once."""
 
-    def __init__(self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig) -> None:
+    def __init__(
+        self, model: BodyModel, shape: Shape, prior: PosePrior, clothing: Clothing, config: FitConfig,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.shape, self.prior, self.clothing, self.config = model, shape, prior, clothing, config
+        self.cancelled = cancelled or (lambda: False)
         self.names = model.joint_names
         self._meshes = {}
 
@@ -171,6 +173,11 @@ class Starter:
             self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
         )  # fmt: skip
 
+    def limb_stages(self) -> LimbStages:
+        """How the limbs of a start are searched."""
+        c = self.config
+        return LimbStages(c.limbs, c.reach, c.settle[-1], c.limb_rounds, self.prior, self.cancelled)
+
     def start(self, observations: Sequence[Observation], known_poses: Sequence[NDArray[np.float64]] = ()) -> Start:
         """The best start for one instant; known_poses (J, 3) of the same person are tried beside the stances.
 
@@ -179,11 +186,55 @@ class Starter:
         """
         poses = [stance_pose(self.names, s) for s in STANCES] + [np.asarray(p).copy() for p in known_poses]
         first = self._search(observations, poses, 0.0)
-        if first.cost <= self._usual_cost(observations):
+        if self.cancelled() or first.cost <= self._usual_cost(observations):
             return first
         poses += [stance_pose(self.names, s) for s in RARER_STANCES]
         second = self._search(observations, poses, np.pi / self.config.headings)
-        return min(first, second, key=lambda s: s.cost)
+        best = min(first, second, key=lambda s: s.cost)
+        if self.cancelled() or best.cost <= PLAINLY_WRONG * self._usual_cost(observations):
+            return best
+        third = self._evolve(observations, [first, second])
+        return min(best, third, key=lambda s: s.cost)
+
+    def _evolve(self, observations: Sequence[Observation], parents: Sequence[Start]) -> Start:
+        """Starts changed by chance and settled, the best of them changed again: for what no table of stances holds.
+
+        The chance is the same in every run.
+        """
+        stage, last = self.config.settle
+        rng = np.random.default_rng(0)
+        n_shape = min(stage.num_betas, self.model.num_betas)
+        population = _resized(
+            State(
+                np.stack([p.rotations for p in parents]), np.stack([p.transl for p in parents]),
+                np.stack([p.shape for p in parents]), np.arange(len(parents)),
+            ), n_shape,
+        )  # fmt: skip
+        up = up_of(observations[0])
+        cost = np.full(len(parents), np.inf)
+        for _ in range(self.config.generations):
+            if self.cancelled() and np.isfinite(cost).all():
+                break
+            chosen = rng.integers(len(cost), size=self.config.offspring)
+            child = population.take(chosen)
+            mutate(child.rotations, child.transl, self.names, up, population.rotations, rng)
+            together = State(
+                np.concatenate([population.rotations, child.rotations]),
+                np.concatenate([population.transl, child.transl]),
+                np.concatenate([population.shape, child.shape]),
+                np.arange(len(cost) + len(chosen)),
+            )  # fmt: skip
+            general = np.broadcast_to(self.prior.mean, (len(together.group), *self.prior.mean.shape))
+            problem = self.problem(stage, observations, general)
+            settled = solve(problem, together, iterations=5, cancelled=self.cancelled)
+            keep = self._distinct(settled.state, settled.cost, self.config.survivors, up, poses_too=True)
+            population, cost = settled.state.take(keep), settled.cost[keep]
+        general = np.broadcast_to(self.prior.mean, (len(cost), *self.prior.mean.shape))
+        fine = solve(
+            self.problem(last, observations, general), _resized(population, min(last.num_betas, self.model.num_betas)),
+            cancelled=self.cancelled,
+        )  # fmt: skip
+        return self._finished(observations, fine.state, fine.cost)
 
     def _usual_cost(self, observations: Sequence[Observation]) -> float:
         """What a good start may cost: the body's own misfit and the sensor's noise, over all views."""
@@ -204,13 +255,21 @@ class Starter:
         R[:, 0] = np.repeat(np.stack([root_frame(up, toward, y) for y in yaws]), len(poses), 0)
         n = len(body)
         root = self.model.joints_at_rest(self.shape.mean)[0]
+        places = np.repeat(pelvis[None], n, 0)
+        if len(observations) == 1:
+            # the middle of a person lies behind what is seen of them, further behind an arm and a hip than a chest
+            away = -toward + up * (toward @ up)
+            side = np.repeat(np.sin(yaws) ** 2, len(poses))
+            depth = HALF_DEPTH_M + (HALF_WIDTH_M - HALF_DEPTH_M) * side
+            places += depth[:, None] * away / np.linalg.norm(away)
         mesh_betas = min(self.config.search.num_betas, self.model.num_betas)
-        state = State(R, np.tile(pelvis - root, (n, 1)), np.zeros((n, mesh_betas)), np.arange(n))
+        state = State(R, places - root, np.zeros((n, mesh_betas)), np.arange(n))
         # a third of the steps tell the better half of the hypotheses from the rest
         search = self.problem(self.config.search, observations, body)
-        found = solve(search, state, iterations=2)
+        found = solve(search, state, iterations=2, cancelled=self.cancelled)
         first = np.argsort(found.cost, kind="stable")[: max(8, n // 2)]
-        found = solve(self.problem(self.config.search, observations, body[first]), found.state.take(first))
+        search = self.problem(self.config.search, observations, body[first])
+        found = solve(search, found.state.take(first), cancelled=self.cancelled)
         keep = self._distinct(found.state, found.cost, self.config.survivors + 1, up)
         keep += [
             k
@@ -223,16 +282,25 @@ class Starter:
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
             general = np.broadcast_to(self.prior.mean, mean.shape)
-            solution = solve(self.problem(stage, observations, general), state)
+            solution = solve(self.problem(stage, observations, general), state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
+        return self._finished(observations, state, cost)
+
+    def _finished(self, observations: Sequence[Observation], state: State, cost: NDArray[np.float64]) -> Start:
+        """The best of some settled states and, where it may be better, the next one, with their limbs improved."""
         order = np.argsort(cost, kind="stable")
         b = int(order[0])
         rivals = tuple(float(cost[i]) for i in order[1:] if self._elsewhere(state, b, int(i)))
         others = [int(i) for i in order[1:] if self._elsewhere(state, b, int(i))]
-        best, lowest = self._improve_limbs(observations, state.take([b]), float(cost[b]))
+        how = self.limb_stages()
+
+        def problem_of(stage: Stage, mean: NDArray[np.float64]) -> Problem:
+            return self.problem(stage, observations, mean)
+
+        best, lowest = improve_limbs(how, problem_of, state.take([b]), float(cost[b]))
         for i in others[:1]:
             if cost[i] < WORTH_TRYING * lowest:
-                other, its_cost = self._improve_limbs(observations, state.take([i]), float(cost[i]))
+                other, its_cost = improve_limbs(how, problem_of, state.take([i]), float(cost[i]))
                 if its_cost < lowest:
                     best, lowest = other, its_cost
         return Start(best.rotations[0], best.transl[0], best.shape[0], lowest, rivals)
@@ -243,49 +311,10 @@ class Starter:
         cost = np.zeros(1)
         for stage in self.config.settle:
             state = _resized(state, min(stage.num_betas, self.model.num_betas))
-            solution = solve(self.problem(stage, observations, self.prior.mean[None]), state)
+            problem = self.problem(stage, observations, self.prior.mean[None])
+            solution = solve(problem, state, cancelled=self.cancelled)
             state, cost = solution.state, solution.cost
         return Start(state.rotations[0], state.transl[0], state.shape[0], float(cost[0]), ())
-
-    def _improve_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
-        """Limbs put elsewhere, one after the other, as long as that helps."""
-        for _ in range(self.config.limb_rounds):
-            before = cost
-            state, cost = self._try_limbs(observations, state, cost)
-            if cost >= before:
-                break
-        return state, cost
-
-    def _try_limbs(self, observations: Sequence[Observation], state: State, cost: float) -> tuple[State, float]:
-        """One settled state with single limbs put elsewhere: each arm in every configuration, hands bent and turned,
-        the head turned, the legs exchanged. With the trunk in place a picture tells them apart, which it could not
-        while the whole body was still decimetres off; and a descent alone never gets from one to the other."""
-        stage = self.config.limbs
-        pose = axis_angle_from_matrix(state.rotations)[0]
-        groups = limb_variants(pose, self.names)
-        trials = np.stack([variant for group in groups for variant in group])
-        general = np.broadcast_to(self.prior.mean, trials.shape)
-        tried = self._with_pose(state.take(np.zeros(len(trials), int)), trials)
-        found = self.problem(stage, observations, general).linearize(tried, want_rows=False).cost
-        chosen: list[NDArray[np.float64]] = []
-        offset, merged = 0, pose.copy()
-        for group in groups:
-            order = np.argsort(found[offset : offset + len(group)], kind="stable")
-            chosen += [group[k] for k in order[:LIMB_CHOICES]]
-            changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
-            merged[changed] = group[order[0]][changed]
-            offset += len(group)
-        poses = np.stack([pose, *chosen, merged])
-        general = np.broadcast_to(self.prior.mean, poses.shape)
-        starts = self._with_pose(state.take(np.zeros(len(poses), int)), poses)
-        settled = solve(self.problem(stage, observations, general), starts)
-        # against the state as it was, by the same measure: the first of the poses
-        best = int(np.argmin(settled.cost))
-        if settled.cost[best] >= SURELY_BETTER * settled.cost[0]:
-            return state, cost
-        last = self.config.settle[-1]
-        again = solve(self.problem(last, observations, self.prior.mean[None]), settled.state.take([best]), iterations=4)
-        return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
 
     def _elsewhere(self, state: State, a: int, b: int) -> bool:
         """Whether two states put a joint in different places."""
@@ -314,7 +343,7 @@ class Starter:
         ]
         poses = np.stack([t[2] for t in trials])
         owners = np.array([t[0] for t in trials])
-        tried = self._with_pose(wide.take(owners), poses)
+        tried = with_pose(wide.take(owners), poses)
         cost = self.problem(stage, observations, poses).linearize(tried, want_rows=False).cost
         pairs, starts = [], []
         for i, pose in enumerate(base):
@@ -335,17 +364,13 @@ class Starter:
                     pairs.append(both)
                     starts.append(i)
         poses = np.stack(pairs)
-        paired = self._with_pose(wide.take(np.array(starts)), poses)
-        solution = solve(self.problem(stage, observations, poses), paired, iterations=2)
+        paired = with_pose(wide.take(np.array(starts)), poses)
+        arms = self.problem(stage, observations, poses)
+        solution = solve(arms, paired, iterations=2, cancelled=self.cancelled)
         first = np.argsort(solution.cost, kind="stable")[: max(6, len(poses) // 3)]
-        solution = solve(self.problem(stage, observations, poses[first]), solution.state.take(first))
+        arms = self.problem(stage, observations, poses[first])
+        solution = solve(arms, solution.state.take(first), cancelled=self.cancelled)
         return solution.state, poses[first], solution.cost
-
-    def _with_pose(self, state: State, poses: NDArray[np.float64]) -> State:
-        """The state with other poses (N, J, 3); every root stays as it is."""
-        rotations = matrix_from_axis_angle(poses)
-        rotations[:, 0] = state.rotations[:, 0]
-        return State(rotations, state.transl, state.shape, state.group)
 
     def _distinct(
         self, state: State, cost: NDArray[np.float64], count: int, up: NDArray[np.float64], *, poses_too: bool = False

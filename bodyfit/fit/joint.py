@@ -13,12 +13,13 @@ from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
+from bodyfit.fit.limbs import LimbStages, improve_limbs
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
-from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.solver import Solution, solve
 from bodyfit.fit.view import make_view
-from bodyfit.fit.wear import judge_wear
+from bodyfit.fit.wear import judge_wear, without_prior
 from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
@@ -93,7 +94,7 @@ def solve_joint(
     if stature is not None and 1.0 < stature < 2.4:
         worn = clothing.hair_m[0] + clothing.shoes_m[0]
         told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
-    starter = Starter(setup.model, told, prior, clothing, setup.config)
+    starter = Starter(setup.model, told, prior, clothing, setup.config, cancelled)
     starts: list[Start] = []
     warm: list[bool] = []
     for n in range(len(instants)):
@@ -118,6 +119,8 @@ def solve_joint(
 
 def _start_of(starter: Starter, instants: Sequence[Instant], starts: Sequence[Start], n: int) -> tuple[Start, bool]:
     instant = instants[n]
+    if n > 0 and starter.cancelled():
+        return starts[-1], True  # not looked at: what the instants before have is all there will be
     if n > 0 and instant.timestamp_s - instants[n - 1].timestamp_s <= WARM_GAP_S:
         warm = starter.follow(instant.observations, starts[-1])
         usual = float(np.median([s.cost for s in starts]))
@@ -192,14 +195,18 @@ def refine(
     assert problem is not None and solution is not None
     rotations, transl = state.rotations.copy(), state.transl.copy()
     rotations[chosen], transl[chosen] = part.rotations, part.transl
-    shape_cov, pose_cov_part = covariances(solution)
+    equations = solution.equations
+    if any(problem.sharing(v) > 1.0 for v in problem.views):
+        equations = replace(problem, shared_noise=True).linearize(solution.state)
+    shape_cov, pose_cov_part = covariances(equations)
     pose_cov = np.zeros((T, *pose_cov_part.shape[1:]))
     pose_cov[chosen] = pose_cov_part
     rest = [i for i in range(T) if i not in set(chosen.tolist())]
     if rest:
         followed = _poses_only(
-            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior
-        )
+            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior,
+            cancelled,
+        )  # fmt: skip
         rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
         pose_cov[rest] = np.linalg.inv(followed.equations.A)
     return JointFit(
@@ -215,8 +222,11 @@ def worn(setup: FitSetup, instants: Sequence[Instant], found: JointFit) -> Cloth
     poses = axis_angle_from_matrix(found.rotations)
     use = found.chosen
     bodies = [setup.model.forward(betas, poses[t], found.transl[t])[0] for t in use]
-    cov = found.shape_cov[S:, S:]
-    return judge_wear(setup.model, found.shape[S:], cov, bodies, [instants[t].observations for t in use]).clothing
+    views = [instants[t].observations for t in use]
+    used = covariances(found.solution.equations)[0][S:, S:]
+    alone, _ = without_prior(found.shape[S:], used, *garment_prior(UNDECIDED))
+    _, cov = without_prior(found.shape[S:], found.shape_cov[S:, S:], *garment_prior(UNDECIDED))
+    return judge_wear(setup.model, alone, cov, bodies, views).clothing
 
 
 def finish(
@@ -261,6 +271,55 @@ def _problem(
     )  # fmt: skip
 
 
+def _held_mesh(setup: FitSetup, level: int, found: NDArray[np.float64], shape: Shape) -> Mesh:
+    """The body of a found shape (S + garments,) as a mesh with one direction, to be held still by its prior."""
+    S = setup.model.num_betas
+    directions = garment_directions(setup.model, shape.mean + found[:S])
+    mesh = mesh_for(setup.model, level, S, shape.mean, directions)
+    return replace(
+        mesh,
+        template=(mesh.template + mesh.shapedirs @ found.astype(np.float32)).astype(np.float32),
+        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
+        joint_template=mesh.joint_template + mesh.jointdirs @ found,
+        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
+        num_betas=1,
+    )
+
+
+HELD = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
+
+
+def _limbs_again(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """Limbs put elsewhere where that explains an instant better, now that shape and clothes are known; instants that
+    were followed from the one before are left alone."""
+    shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
+    stage = c.limbs_again
+    mesh = _held_mesh(setup, stage.level, found.shape, shape)
+    how = LimbStages(stage, c.reach, replace(stage, iterations=4), 2, prior, cancelled or (lambda: False))
+    rotations, transl = found.rotations.copy(), found.transl.copy()
+    for t, instant in enumerate(instants):
+        if found.rivals[t] is None or how.cancelled():
+            continue
+
+        def problem_of(stage: Stage, mean: NDArray[np.float64], instant: Instant = instant) -> Problem:
+            views = [make_view(o, stage.pixels) for o in instant.observations]
+            items = np.array([(i, v) for i in range(len(mean)) for v in range(len(views))], dtype=np.int64)
+            return Problem(mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m)
+
+        state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))
+        cost = float(problem_of(how.last, prior.mean[None]).linearize(state, want_rows=False).cost[0])
+        better, _ = improve_limbs(how, problem_of, state, cost)
+        rotations[t], transl[t] = better.rotations[0], better.transl[0]
+    unchanged = np.array_equal(rotations, found.rotations)
+    return found if unchanged else replace(found, rotations=rotations, transl=transl)
+
+
 def _poses_only(
     setup: FitSetup,
     clothing: Clothing,
@@ -270,30 +329,18 @@ def _poses_only(
     found: NDArray[np.float64],
     shape: Shape,
     prior: PosePrior,
+    cancelled: Callable[[], bool] | None,
 ) -> Solution:
     """Each instant alone, with the shape held where the chosen instants put it."""
-    S = setup.model.num_betas
     stage = replace(setup.config.refine[-1], level=1, pixels=2000)
-    directions = garment_directions(setup.model, shape.mean + found[:S])
-    mesh = mesh_for(setup.model, stage.level, S, shape.mean, directions)
-    # the shape is folded into the template; one direction stays, held still by its prior
-    held = replace(
-        mesh,
-        template=(mesh.template + mesh.shapedirs @ found.astype(np.float32)).astype(np.float32),
-        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
-        joint_template=mesh.joint_template + mesh.jointdirs @ found,
-        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
-        num_betas=1,
-    )
+    held = _held_mesh(setup, stage.level, found, shape)
     n = len(instants)
-    gaussian = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
     state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
-    return solve(_problem(setup, clothing, held, stage, instants, prior, gaussian), state)
+    return solve(_problem(setup, clothing, held, stage, instants, prior, HELD), state, cancelled=cancelled)
 
 
-def covariances(solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def covariances(eq: Linearization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariance of the shape (S, S), poses marginalised, and of each pose (N, Q, Q), the shape held."""
-    eq = solution.equations
     A_inv = np.linalg.inv(eq.A + 1e-9 * np.eye(eq.A.shape[1]))
     C = eq.C[0] - (np.swapaxes(eq.B, 1, 2) @ A_inv @ eq.B).sum(0)
     return np.asarray(np.linalg.inv(0.5 * (C + C.T)), np.float64), np.asarray(A_inv, np.float64)
@@ -326,7 +373,9 @@ def fit_instants(
     found = solve_joint(setup, clothing, instants, say, cancelled)
     if setup.clothing == "auto":
         clothing = worn(setup, instants, found)
-        found = finish(setup, clothing, instants, found, cancelled)
+    again = _limbs_again(setup, clothing, instants, found, cancelled)
+    if setup.clothing == "auto" or again is not found:
+        found = finish(setup, clothing, instants, again, cancelled)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
     say("done", 1.0)

@@ -8,6 +8,7 @@ the residual is in pixels with a sigma to match and a Geman-McClure robustifier.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,16 @@ def joint_targets(observation: Observation, distance_m: float) -> JointTargets |
     )
 
 
+@lru_cache(maxsize=4)
+def _ways(parents: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(J, J): whether the way from the root to the row's joint, itself included, leads over the column's."""
+    way = np.eye(len(parents), dtype=bool)
+    for j, p in enumerate(parents):
+        if p >= 0:
+            way[j] |= way[p]
+    return way
+
+
 def joint_places(
     mesh: Mesh,
     rotations: NDArray[np.float64],
@@ -82,20 +93,18 @@ def joint_places(
     rest = mesh.joint_template + mesh.jointdirs @ shape
     G, posed = np.empty((J, 3, 3)), np.empty((J, 3))
     joint_motions(rotations, rest, mesh.parents, R_iw, t_iw, transl, G, posed)
-    D = np.zeros((J, 3, 3 * J + 3 + S))
+    D = np.empty((J, 3, 3 * J + 3 + S))
+    way = _ways(tuple(mesh.parents.tolist()))
+    # turning joint k about its own axis a moves joint j, if it hangs on k, by a × (the way from k to j)
+    turns = np.cross(np.swapaxes(G, 1, 2)[None], (posed[:, None] - posed[None])[:, :, None])
+    turns *= (way & ~np.eye(J, dtype=bool))[:, :, None, None]
+    D[:, :, : 3 * J] = turns.transpose(0, 3, 1, 2).reshape(J, 3, 3 * J)
     D[:, :, 3 * J : 3 * J + 3] = R_iw
-    for j in range(J):
-        p = int(mesh.parents[j])
-        if p < 0:
-            D[j, :, 3 * J + 3 :] = R_iw @ mesh.jointdirs[j]
-            continue
-        D[j, :, 3 * J + 3 :] = D[p, :, 3 * J + 3 :] + G[p] @ (mesh.jointdirs[j] - mesh.jointdirs[p])
-        k = p
-        while k >= 0:
-            # turning joint k by δ moves joint j by G δ × (G v) = -G [v]× δ, v from k to j in k's own axes
-            x, y, z = G[k].T @ (posed[j] - posed[k])
-            D[j, :, 3 * k : 3 * k + 3] = -G[k] @ np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-            k = int(mesh.parents[k])
+    root = mesh.parents < 0
+    steps = np.where(root[:, None, None], R_iw, G[mesh.parents]) @ (
+        mesh.jointdirs - np.where(root[:, None, None], 0.0, mesh.jointdirs[mesh.parents])
+    )
+    D[:, :, 3 * J + 3 :] = (way.astype(np.float64) @ steps.reshape(J, -1)).reshape(J, 3, S)
     return posed, D
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.mesh import Mesh
-from bodyfit.fit.pose_prior import PosePrior, pose_prior_terms
+from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
 
@@ -105,12 +105,18 @@ class Problem:
     shape_prior: ShapeGaussian
     sigma_behind_m: float
     use_floor: bool = True
+    shared_noise: bool = False
+    """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
+    believed more than that, since the prior over them is a rough one"""
     _scratch: list[Scratch] = field(default_factory=list)
 
     def settings(self, view: View) -> NDArray[np.float64]:
-        """The kernel's numbers for one view; every view counts as the same number of independent pixels."""
+        """The kernel's numbers for one view; every view counts as the same number of independent pixels,
+        every pair of soles as the same number of independent points."""
         s = np.empty(E.NUM_SETTINGS)
         noise = view.noise_m if self.stage.sensor_noise else 0.0
+        if self.shared_noise:
+            noise *= self.sharing(view)
         s[E.SIGMA_DEPTH] = np.hypot(self.config.sigma_depth_m, noise)
         s[E.SIGMA_BEHIND] = np.hypot(self.sigma_behind_m, noise)
         s[E.ROBUST_DEPTH] = self.stage.robust_depth_m
@@ -120,8 +126,13 @@ class Problem:
         s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
         s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
         s[E.SIGMA_SUNK] = self.config.sigma_sunk_m
-        s[E.ROBUST_FLOOR] = self.config.robust_floor_m
+        s[E.ROBUST_FLOOR] = self.stage.robust_floor_m
+        s[E.FLOOR_WEIGHT] = self.config.effective_soles / max(len(self.mesh.floor_vertices), 1)
         return s
+
+    def sharing(self, view: View) -> float:
+        """By how much noise counts more than in pixels that err each for itself: 1 where enough of them do."""
+        return float(np.sqrt(max(1.0, self.config.effective_pixels / max(view.independent_pixels, 1.0))))
 
     def linearize(
         self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
@@ -195,6 +206,15 @@ class Problem:
             scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
         )  # fmt: skip
 
+    def drawn(self, state: State, view: View) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Depth (h, w) metres and face (h, w), -1 for none, of the first instant as a view's camera sees it."""
+        scratch = Scratch(self.mesh)
+        self.view_equations(
+            state, 0, view, scratch, np.empty((1, 1)), np.empty(1), np.empty(E.NUM_STATS), want_rows=False
+        )  # fmt: skip
+        depth, face, _ = scratch.of(view)
+        return depth, face
+
     def _add_keypoints(
         self, state: State, n: int, view: View, H: NDArray[np.float64], g: NDArray[np.float64], *, want_rows: bool
     ) -> float:
@@ -220,10 +240,19 @@ class Problem:
         )
         where = np.flatnonzero(live)
         out.instant_cost[where] += cost
-        np.add.at(out.cost, state.group, out.instant_cost)
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        pairs = arm_pairs(self.mesh.joint_names)
+        if pairs:
+            cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
+            out.instant_cost[where] += cost
+            for k, pair in enumerate(pairs):
+                for p, a in enumerate(pair):
+                    out.pose_gradient[where, 3 * a : 3 * a + 3] += gradient[:, k, p]
+                    for q, b in enumerate(pair):
+                        out.A[where, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+        np.add.at(out.cost, state.group, out.instant_cost)
         precision = self.shape_prior.precision / self.stage.shape_prior**2
         d = state.shape[on] - self.shape_prior.mean
         pull = d @ precision

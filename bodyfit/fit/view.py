@@ -31,6 +31,8 @@ class View:
     num_person: int
     noise_m: float
     """standard deviation of the sensor's noise on the person, from the depth itself"""
+    independent_pixels: float
+    """how many of the person's pixels, of all that the sensor has of them, have a noise of their own"""
     stride: int
     origin: tuple[int, int]
     keypoints: JointTargets | None = None
@@ -72,6 +74,9 @@ def make_view(observation: Observation, pixels: int) -> View:
     T = observation.T_world_depth
     R_cw = np.ascontiguousarray(T[:3, :3].T)
     plane = observation.floor_plane_world
+    noise, known = depth_noise(observation.depth[r0:r1, c0:c1], person[r0:r1, c0:c1]), observation.noise
+    if known is not None and known.stereo:
+        noise = known.sigma(distance)
     return View(
         depth=depth,
         label=label,
@@ -83,7 +88,8 @@ def make_view(observation: Observation, pixels: int) -> View:
         t_cw=-R_cw @ T[:3, 3],
         floor_plane=np.zeros(4) if plane is None else np.asarray(plane, np.float64),
         num_person=int((label == 1).sum()),
-        noise_m=depth_noise(observation.depth[r0:r1, c0:c1], person[r0:r1, c0:c1]),
+        noise_m=noise,
+        independent_pixels=count / (1.0 if known is None else known.area_px),
         stride=stride,
         origin=(int(r0), int(c0)),
         keypoints=joint_targets(observation, distance),

@@ -27,13 +27,17 @@ NOISIEST_M = 0.002
 NOISE_LEFT = 0.19
 """share of white noise that is left in the band of the folds, for the filters below"""
 FLATTEST_M = 0.0001
+LEAST_SAID = 0.01
+"""data that say less than this of what the prior says are taken to say this much"""
+SURE = 0.9
+"""a class more probable than this is taken for certain"""
 MOST = 4.0
 """one cue alone moves the odds by at most e to this power"""
-# What each class looks like to a fit with the undecided prior, mean and spread in millimetres over synthetic fits of
+# What each class looks like to a fit without its undecided prior, mean and spread in millimetres over synthetic fits of
 # known clothes: the shape takes up part of a garment's thickness, so these are not the garments' own.
 CUES = {
-    "tight": {"cloth": (0.8, 1.3), "shoes": (1.2, 1.5), "hair": (2.0, 1.5)},
-    "casual": {"cloth": (4.7, 2.6), "shoes": (7.7, 2.3), "hair": (5.6, 3.2)},
+    "tight": {"cloth": (0.9, 1.3), "shoes": (1.1, 1.5), "hair": (1.0, 1.5)},
+    "casual": {"cloth": (5.8, 2.6), "shoes": (8.0, 2.3), "hair": (4.5, 3.2)},
     "loose": {"cloth": (15.0, 6.0), "shoes": (8.0, 3.5), "hair": (7.0, 4.0)},
 }
 FOLDS = {"tight": (0.30, 0.45), "casual": (0.80, 0.40), "loose": (1.2, 0.45)}
@@ -52,8 +56,24 @@ class Wear:
 
     @property
     def clothing(self) -> Clothing:
-        """The most probable class."""
-        return CLOTHING[max(self.log_odds, key=lambda c: self.log_odds[c])]
+        """The most probable class; where others are possible too, with the mean and the spread of all by their odds."""
+        names = list(self.log_odds)
+        odds = np.array([self.log_odds[c] for c in names])
+        share = np.exp(odds - odds.max())
+        share /= share.sum()
+        best = CLOTHING[names[int(share.argmax())]]
+        if share.max() > SURE:
+            return best
+
+        def mixed(garment: str) -> tuple[float, float]:
+            mean, sd = np.array([getattr(CLOTHING[c], garment) for c in names]).T
+            middle = share @ mean
+            return float(middle), float(np.sqrt(share @ (sd**2 + (mean - middle) ** 2)))
+
+        behind = float(share @ np.array([CLOTHING[c].sigma_behind_m for c in names]))
+        return Clothing(
+            best.name, mixed("shirt_m"), mixed("trousers_m"), mixed("shoes_m"), mixed("hair_m"), behind
+        )  # fmt: skip
 
 
 def judge_wear(
@@ -65,14 +85,14 @@ def judge_wear(
 ) -> Wear:
     """Weighs the classes after a fit with the undecided prior.
 
-    thickness (G,) metres and cov (G, G): the garments as estimated (shirt, trousers, shoes, hair); bodies: vertices
-    (V, 3) of each instant.
+    thickness (G,) metres and cov (G, G): the garments (shirt, trousers, shoes, hair) as the data alone have them, see
+    `without_prior`; bodies: vertices (V, 3) of each instant.
     """
-    mm, var = thickness * 1e3, np.diag(cov) * 1e6
+    mm, mm2 = thickness * 1e3, cov * 1e6
     found = {
-        "cloth": (float(mm[:2].mean()), float(var[:2].sum() / 4)),
-        "shoes": (float(mm[2]), float(var[2])),
-        "hair": (float(mm[3]), float(var[3])),
+        "cloth": (float(mm[:2].mean()), float(mm2[:2, :2].sum() / 4)),
+        "shoes": (float(mm[2]), float(mm2[2, 2])),
+        "hair": (float(mm[3]), float(mm2[3, 3])),
     }
     folds = fold_height(model, bodies, observations)
     odds = dict(RARE)
@@ -83,6 +103,23 @@ def judge_wear(
             height = float(np.log(max(folds, FLATTEST_M) * 1e3))
             odds[name] += _lead(height, 0.0, _log_scale(FOLDS[name]), _log_scale(FOLDS["tight"]))
     return Wear(odds, folds)
+
+
+def without_prior(
+    value: NDArray[np.float64],
+    cov: NDArray[np.float64],
+    prior_mean: NDArray[np.float64],
+    prior_sd: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the data alone say, mean (G,) and covariance (G, G): a Gaussian posterior divided by its prior.
+
+    A noisy sensor leaves the garments where the prior had them, which is between tight and casual: no sign of either.
+    """
+    precision = np.linalg.inv(cov)
+    size, axes = np.linalg.eigh(precision - np.diag(1 / prior_sd**2))
+    size = np.maximum(size, LEAST_SAID / prior_sd.max() ** 2)
+    alone = np.asarray((axes / size) @ axes.T, np.float64)
+    return alone @ (precision @ value - prior_mean / prior_sd**2), alone
 
 
 def _log_scale(entry: tuple[float, float]) -> tuple[float, float]:
@@ -106,7 +143,9 @@ def fold_height(
     heights, noises = [], []
     for vertices, views in zip(bodies, observations, strict=True):
         for o in views:
-            found = _view_roughness(model, vertices, o)
+            # a stereo matcher's noise is as smooth as a fold
+            smooth_noise = o.noise is not None and o.noise.stereo
+            found = None if smooth_noise else _view_roughness(model, vertices, o)
             if found is not None:
                 heights.append(np.sqrt(max(found[0] ** 2 - (NOISE_LEFT * found[1]) ** 2, 0.0)))
                 noises.append(found[1])

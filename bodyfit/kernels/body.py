@@ -13,7 +13,7 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 """Fast-math flags that keep NaN and infinity meaning what they mean."""
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def rest_shape(template, shapedirs, betas, out):
     """out (V, 3) = template (V, 3) + shapedirs (V, 3, S) · betas (S,)."""
     n_betas = betas.shape[0]
@@ -25,7 +25,7 @@ def rest_shape(template, shapedirs, betas, out):
             out[v, c] = template[v, c] + acc
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed):
     """World motion of each joint, seen from a camera.
 
@@ -59,7 +59,7 @@ def joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed):
                 posed[j, r] = acc
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def skin(rest, weight_joints, weights, G, posed, joints, out):
     """out (V, 3) = rest (V, 3) moved by its joints' motions (G, posed) about the rest joints (J, 3)."""
     n_joints = joints.shape[0]
@@ -88,7 +88,7 @@ def skin(rest, weight_joints, weights, G, posed, joints, out):
         out[v, 2] = m[8] * x + m[9] * y + m[10] * z + m[11]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def joint_shape_motion(jointdirs, parents, R_cw, G, out):
     """How betas move a point that hangs rigidly on each joint, beside the point's own shape.
 

@@ -60,7 +60,7 @@ def flying_pixels(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _root(parent: NDArray[np.int32], i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -68,7 +68,7 @@ def _root(parent: NDArray[np.int32], i: int) -> int:
     return i
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _join(parent: NDArray[np.int32], a: int, b: int) -> None:
     ra, rb = _root(parent, a), _root(parent, b)
     if ra < rb:

@@ -32,15 +32,15 @@ MAX_WINDOW = 5
 # places in `settings`
 (
     SIGMA_DEPTH, ROBUST_DEPTH, SIGMA_OUTLINE, ROBUST_OUTLINE, PIXEL_WEIGHT, SIGMA_BEHIND,
-    SIGMA_FLOOR, ROBUST_FLOOR, SIGMA_SUNK, WINDOW,
-) = range(10)  # fmt: skip
-NUM_SETTINGS = 10
+    SIGMA_FLOOR, ROBUST_FLOOR, SIGMA_SUNK, FLOOR_WEIGHT, WINDOW,
+) = range(11)  # fmt: skip
+NUM_SETTINGS = 11
 # places in `stats`
 (COST_DEPTH, COST_OUTLINE, COST_FLOOR, NUM_BOTH, NUM_PERSON, NUM_SPILLED, NUM_BARE, SUM_GAP) = range(8)
 NUM_STATS = 8
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def add_products(rows, n, H, g, n_params):
     """H (P, P) += rowsᵀ·rows on and above the diagonal, g (P,) += rowsᵀ·residuals, for n rows [P values, residual].
 
@@ -98,7 +98,7 @@ def add_products(rows, n, H, g, n_params):
             q += 1
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def surface_row(
     corners, bary, grad, scale, residual,
     rest, shapedirs, weight_joints, weights, joints, parents, G, Gf, posed, shape_motion, R_cw, W, X, row,
@@ -176,7 +176,7 @@ def surface_row(
     row[base + 3 + n_shape] = residual * scale
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
 def nearest_in_window(x, y, z, depth, wanted, value, r, c, half, fx, fy, cx, cy):
     """The pixel within `half` of (r, c) whose point is nearest in space to (x, y, z): row, column, squared distance.
 
@@ -380,7 +380,7 @@ def linearize_view(
                     add_products(rows, BLOCK, H32, g32, n_params)
                     filled = 0
     if floor_plane[0] != 0 or floor_plane[1] != 0 or floor_plane[2] != 0:
-        c_f = settings[ROBUST_FLOOR]
+        c_f, share_f = settings[ROBUST_FLOOR], settings[FLOOR_WEIGHT]
         # the plane seen from the camera: n_c = R n, d_c = d - n_c·t
         n0 = R_cw[0, 0] * floor_plane[0] + R_cw[0, 1] * floor_plane[1] + R_cw[0, 2] * floor_plane[2]
         n1 = R_cw[1, 0] * floor_plane[0] + R_cw[1, 1] * floor_plane[1] + R_cw[1, 2] * floor_plane[2]
@@ -394,12 +394,12 @@ def linearize_view(
             keep, sigma_f = 1.0, settings[SIGMA_SUNK]
             if above > 0:
                 keep, sigma_f = c_f * c_f / (c_f * c_f + above * above), settings[SIGMA_FLOOR]
-            stats[COST_FLOOR] += 0.5 * above * above / (sigma_f * sigma_f) * keep
+            stats[COST_FLOOR] += 0.5 * share_f * above * above / (sigma_f * sigma_f) * keep
             if want_rows:
                 grad[0], grad[1], grad[2] = n0, n1, n2
                 corners[0] = v
                 surface_row(
-                    corners, bary, grad, np.float32(keep / sigma_f), np.float32(above),
+                    corners, bary, grad, np.float32(np.sqrt(share_f) * keep / sigma_f), np.float32(above),
                     rest, shapedirs, weight_joints, weights, joints_f, parents, Gf, Gf, posed_f, motion_f,
                     R_cw, W, X, rows[filled],
                 )  # fmt: skip

@@ -16,7 +16,7 @@ def _apart(place, r, c):
     return np.int32(dr * dr + dc * dc)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _take_row(places, best, others, r, first):
     """Lets pixels of row r, from column `first` on, take over what their neighbours in another row have found."""
     for i in range(min(len(places), len(others))):
@@ -29,7 +29,7 @@ def _take_row(places, best, others, r, first):
         places[i] = place
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _take_along(places, best, r, backwards):
     """The same within row r, from the pixel before (or, backwards, behind): what is found runs on along the row."""
     width = places.shape[0]
@@ -45,7 +45,7 @@ def _take_along(places, best, r, backwards):
             before = places[c]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def nearest_marked(near):
     """near (H, W) int32: on entry the pixel's own flat number where marked and -1 elsewhere; on return the nearest
     marked pixel's flat number everywhere (-1 where nothing is marked). Exact to a fraction of a pixel; sides up to

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def convex_hull(uv, n, order, hull):
     """Convex hull of uv[:n] (n, 2), counter-clockwise; fills hull with row numbers, returns how many and the perimeter.
 

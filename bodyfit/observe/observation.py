@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from bodyfit.camera import Camera
 from bodyfit.errors import DepthUnitError, FrameError, PersonNotFoundError, SeveralPeopleError
 from bodyfit.frame import Frame, Keypoints
+from bodyfit.observe.bleed import without_bleeding
 from bodyfit.observe.edges import drop_flying_pixels
 from bodyfit.observe.ground import Ground, find_ground
-from bodyfit.observe.mend import mend_mask
+from bodyfit.observe.mend import follow_surface, is_rough, mend_mask
+from bodyfit.observe.noise import DepthNoise, plane_noise
 from bodyfit.observe.normals import normals_from_depth
 from bodyfit.observe.person import Candidate, find_candidates
 from bodyfit.observe.scene import Scene, build_scene, pixels_where
@@ -49,6 +51,7 @@ class Observation:
         cut_off: the image borders ("top", "bottom", "left", "right") that the person touches.
         mask_given: the person is who the recording's mask says.
         dropped_px: how many readings were dropped as flying pixels.
+        noise: the sensor's noise, measured on floor and walls; None where too little of them is seen.
         color, color_camera, T_color_depth, keypoints, sensor, index, timestamp_s: as in the frame.
     """
 
@@ -69,6 +72,7 @@ class Observation:
     sensor: str
     index: int
     timestamp_s: float
+    noise: DepthNoise | None = None
 
     @property
     def person(self) -> NDArray[np.bool_]:
@@ -111,17 +115,28 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         if near is None or not own.any():
             raise PersonNotFoundError("mask", "depth readings where the mask says person", "none")
         height = near.height if near.ground.plane is not None else None
-        missed, doubtful = mend_mask(frame.mask, depth, frame.depth_camera, height)
-        own = own | (missed & ~scene.wall & ~scene.floor)
-        doubtful, whole = doubtful & ~scene.wall & ~scene.floor, True
+        above = depth > 0 if height is None else height > near.foot_m
+        shape = frame.mask
+        if is_rough(frame.mask, own, scene, above):
+            own, doubtful = follow_surface(own, scene, above)
+            whole = height is not None and float(height[own].min()) < 0.1
+            shape = None
+        else:
+            missed, doubtful = mend_mask(frame.mask, depth, frame.depth_camera, height)
+            own = own | (missed & ~scene.wall & ~scene.floor)
+            doubtful, whole = doubtful & ~scene.wall & ~scene.floor, True
     else:
         chosen = _choose(scene, find_candidates(scene), frame, gravity_cam, person)
         main = chosen.mask(depth.shape)
         near = floor_at_feet(scene, main)
         own, doubtful = gather(scene, main, near)
+        shape = None
         whole = ground.plane is not None and float(near.height[own].min()) < 0.1
-    label = label_pixels(scene, own, near, frame.depth, whole, frame.mask, doubtful)
+    label = label_pixels(scene, own, near, frame.depth, whole, shape, doubtful)
     depth = np.where((label == PERSON) & ~own, np.float32(0), depth)
+    noise = plane_noise(scene.depth, (scene.floor | scene.wall) & (label == BACKGROUND))
+    if noise is not None and noise.stereo:
+        depth, label = without_bleeding(depth, label, noise)
 
     plane_world, floor_height, up_world = _to_world(near.ground, gravity_world, scene, own, R, t)
     return Observation(
@@ -142,6 +157,7 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         sensor=frame.sensor,
         index=frame.index,
         timestamp_s=frame.timestamp_s,
+        noise=noise,
     )
 
 
