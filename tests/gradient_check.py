@@ -22,18 +22,16 @@ class Check(NamedTuple):
     difference: torch.Tensor
     halved: torch.Tensor
 
-    @property
-    def error(self) -> float:
-        """The largest error, relative to the derivative or to a tenth of the largest one, whichever is more."""
-        return self._largest(self.ours)
+    def error(self, floor: float = 0.1) -> float:
+        """The largest error, relative to the derivative or to `floor` times the largest one, whichever is more."""
+        return self._largest(self.ours, floor)
 
-    @property
-    def unconverged(self) -> float:
+    def unconverged(self, floor: float = 0.1) -> float:
         """The same for the two differences."""
-        return self._largest(self.difference)
+        return self._largest(self.difference, floor)
 
-    def _largest(self, other: torch.Tensor) -> float:
-        scale = self.halved.abs().clamp_min(0.1 * float(self.halved.abs().max()))
+    def _largest(self, other: torch.Tensor, floor: float) -> float:
+        scale = self.halved.abs().clamp_min(floor * float(self.halved.abs().max()))
         return float(((other - self.halved).abs() / scale).max())
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from bodyfit.render.camera import RenderCamera
-from bodyfit.render.render import render
 from bodyfit.render.rendered import Rendered
 
 

@@ -31,11 +31,11 @@ def moved(mesh: Mesh, p: Any) -> Any:
     return x + p[:3] + p[3] * x + p[4] * torch.linalg.cross(axis, x) + p[5] * wave
 
 
-def assert_close(results: dict[str, Check], most: float = 0.02) -> None:
+def assert_close(results: dict[str, Check], most: float = 0.02, floor: float = 0.1) -> None:
     """The differences have converged, and ours agree with them."""
     for name, result in results.items():
-        assert result.unconverged < most, (name, result.difference, result.halved)
-        assert result.error < most, (name, result.ours, result.halved)
+        assert result.unconverged(floor) < most, (name, result.difference, result.halved)
+        assert result.error(floor) < most, (name, result.ours, result.halved)
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -145,4 +145,22 @@ def test_texture(wrap: Any) -> None:
         texture = Texture(picture * (1 + p[6]) + p[7] * picture.flip(0), uv + 0.3 * p[8] * uv.flip(1), wrap=wrap)
         return moved(mesh, p), mesh.faces, view, {"texture": texture}
 
-    assert_close(check(scene, ("premultiplied_color",), 9, by=20, step=1.6e-2))
+    assert_close(check(scene, ("premultiplied_color",), 9, by=20, step=3e-2))
+
+
+def test_the_default_body() -> None:
+    from bodyfit.body.model import load_body_model
+
+    model = load_body_model()
+    rest = torch.tensor(model.rest_vertices(torch.zeros(model.num_betas).numpy()))
+    rest = rest - rest.mean(0)
+    taller, wider = (torch.tensor(model.shapedirs[:, :, k], dtype=torch.float64) for k in (0, 1))
+    flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)  # upright, facing the camera
+    # Its triangles are smaller than the pixels here, so that the depth's slopes inside are sampled, not followed, and
+    # motions that nearly cancel (a turn) are held to the size of the others.
+    mesh, view = Mesh(rest * flip, model.faces), camera(240, 200, distance=2.2)
+
+    def scene(p: Any) -> Any:
+        return moved(mesh, p) + (4.0 * p[6] * taller + 4.0 * p[7] * wider) * flip, mesh.faces, view, {}
+
+    assert_close(check(scene, BOUNDARY, 8, by=6, step=1e-2), floor=0.3)

@@ -165,7 +165,7 @@ def test_texture_is_looked_up_where_its_coordinates_say() -> None:
     torch.testing.assert_close(render(flat.vertices, flat.faces, view, texture=own).color, picture[None])
 
 
-def gradient(mesh: Mesh, view: RenderCamera, faces: Any = None, **options: Any) -> torch.Tensor:
+def gradient(mesh: Mesh, view: RenderCamera, faces: Any = None, **options: Any) -> Any:
     """Of a generic loss on alpha and depth, (V, 3)."""
     v = mesh.vertices.clone().requires_grad_()
     drawn = render(v, mesh.faces if faces is None else faces, view, **options)

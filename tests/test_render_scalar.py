@@ -36,6 +36,12 @@ def triangle() -> list[float]:
     return (np.array([0.1, 0.2, 3.0, 0.4, 0.9, 2.5]) + np.array(numbers(6, -0.3, 0.3))).tolist()
 
 
+def placed_triangle(low: float, high: float) -> list[float]:
+    """Three screen points (u, v, q)."""
+    flat = triangle()
+    return [x for k in range(3) for x in (*flat[2 * k : 2 * k + 2], *numbers(1, low, high))]
+
+
 # Arguments of each function.
 CASES: dict[str, Any] = {
     "project": lambda: [*numbers(2), 1.5, 500.0, 480.0, 320.0, 240.0, True],
@@ -43,6 +49,8 @@ CASES: dict[str, Any] = {
     "barycentrics": lambda: [1.2, 1.1, *triangle()],
     "surface_weights": lambda: [*numbers(3, 0.2, 0.6), *numbers(3, 0.3, 2.0), True],
     "surface_weights orthographic": lambda: [*numbers(3, 0.2, 0.6), *numbers(3, -2.0, -0.3), False],
+    "surface_depth": lambda: [1.2, 1.1, *placed_triangle(0.3, 2.0), True],
+    "surface_depth orthographic": lambda: [1.2, 1.1, *placed_triangle(-2.0, -0.3), False],
     "unit": lambda: numbers(3, 0.3, 2.0),
     "area_normal": lambda: numbers(9),
     "diffuse_harmonics": lambda: unit(),
@@ -52,7 +60,13 @@ CASES: dict[str, Any] = {
     "bilinear": lambda: numbers(6, 0.1, 0.9),
 }
 # What a vjp leaves out, by position: places that stay, switches.
-FIXED = {"project": (7,), "barycentrics": (0, 1), "surface_weights": (6,), "toward": (0, 1, 2)}
+FIXED = {
+    "project": (7,),
+    "barycentrics": (0, 1),
+    "surface_weights": (6,),
+    "surface_depth": (0, 1, 11),
+    "toward": (0, 1, 2),
+}
 CONSTANT_OUTPUTS = {"diffuse_harmonics": 1}
 
 

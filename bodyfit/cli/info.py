@@ -22,7 +22,12 @@ NEEDED = (
     "typer",
     "rich",
 )
-EXTRAS = {"smplx": ("smplx", "torch"), "test": ("pytest", "hypothesis", "ruff", "pyright")}
+EXTRAS = {
+    "render": ("torch",),
+    "mitsuba": ("mitsuba", "drjit", "torch"),
+    "smplx": ("smplx", "torch"),
+    "test": ("pytest", "hypothesis", "ruff", "pyright"),
+}
 
 
 def version() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
-from bodyfit.kernels.scalar import HALF, ONE, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
+from bodyfit.kernels.scalar import HALF, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
 
 
 @kernel
@@ -126,10 +126,10 @@ def paint_normals(screen, faces, areas, ids, samples, reach, perspective, normal
             a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
             pa, pb, pc, _ = weights_at(screen, a, b, c, (np.float32(col) + HALF) / n - HALF, v, perspective)
             nx, ny, nz, _, _, _ = seen_normal(normals, a, b, c, pa, pb, pc, areas[f])
-            pixel = image[r // samples, col // samples]
-            pixel[0] += share * nx
-            pixel[1] += share * ny
-            pixel[2] += share * nz
+            row, column = r // samples, col // samples
+            image[row, column, 0] += share * nx
+            image[row, column, 1] += share * ny
+            image[row, column, 2] += share * nz
 
 
 @kernel

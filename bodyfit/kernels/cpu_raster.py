@@ -20,6 +20,7 @@ from bodyfit.kernels.scalar import (
     project,
     project_vjp,
     signed_area,
+    surface_depth_vjp,
     surface_weights,
     surface_weights_vjp,
 )
@@ -29,7 +30,38 @@ kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 # Neighbours overlap by this share of a triangle, so that rounding leaves no gap between them.
 OVERLAP = np.float32(1e-6)
 FAR = np.float32(-3e38)
-NO_AREA = np.float32(1e-12)
+NO_AREA, TOO_LARGE = np.float32(1e-12), np.float32(1e30)
+
+
+@kernel
+def move_points(points, pose, moved):
+    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4)."""
+    r00, r01, r02, tx = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
+    r10, r11, r12, ty = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
+    r20, r21, r22, tz = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    for i in range(points.shape[0]):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        moved[i, 0] = r00 * x + r01 * y + r02 * z + tx
+        moved[i, 1] = r10 * x + r11 * y + r12 * z + ty
+        moved[i, 2] = r20 * x + r21 * y + r22 * z + tz
+
+
+@kernel
+def move_points_vjp(points, pose, v_moved, v_points, v_pose):
+    """Fills v_points (V, 3) and adds to v_pose (4, 4) float64."""
+    for i in range(points.shape[0]):
+        gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
+        for k in range(3):
+            v_points[i, k] = pose[0, k] * gx + pose[1, k] * gy + pose[2, k] * gz
+        if gx == ZERO and gy == ZERO and gz == ZERO:
+            continue
+        for k in range(3):
+            v_pose[0, k] += gx * points[i, k]
+            v_pose[1, k] += gy * points[i, k]
+            v_pose[2, k] += gz * points[i, k]
+        v_pose[0, 3] += gx
+        v_pose[1, 3] += gy
+        v_pose[2, 3] += gz
 
 
 @kernel
@@ -72,21 +104,42 @@ def face_areas(screen, faces, areas):
     for f in range(faces.shape[0]):
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         area = signed_area(screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1])
-        areas[f] = area if abs(area) > NO_AREA else ZERO * area
+        # a comparison with NaN, which numbers beyond all measure make, is false
+        if NO_AREA < abs(area) < TOO_LARGE:
+            areas[f] = area
+        else:
+            areas[f] = ZERO
 
 
 @kernel
 def draw(screen, faces, areas, samples, nearest, ids, reach):
     """The nearest face at every sample.
 
-    Fills ids (H n, W n) int32, -1 where nothing is, and nearest (H n, W n), the q there; reach (4,) int64 becomes the
-    first row, last row, first column and last column of samples with anything in them.
+    Within reach (4,) int64, which becomes the first row, last row, first column and last column of samples that the
+    mesh can cover, fills ids (H n, W n) int32, -1 where nothing is, and nearest (H n, W n), the q there. What is in
+    them elsewhere has no meaning.
     """
     height, width = ids.shape
     n = np.float32(samples)
-    nearest[:] = FAR
-    ids[:] = -1
-    top, bottom, left, right = height, -1, width, -1
+    low_u = low_v = -FAR
+    high_u = high_v = FAR
+    for f in range(faces.shape[0]):
+        if areas[f] != ZERO:
+            for k in range(3):
+                i = np.uintp(faces[f, k])
+                low_u, high_u = min(low_u, screen[i, 0]), max(high_u, screen[i, 0])
+                low_v, high_v = min(low_v, screen[i, 1]), max(high_v, screen[i, 1])
+    top = np.int64(max(np.floor((low_v + HALF) * n - HALF), ZERO)) if low_v < np.float32(height) else height
+    left = np.int64(max(np.floor((low_u + HALF) * n - HALF), ZERO)) if low_u < np.float32(width) else width
+    bottom = np.int64(min(np.ceil((high_v + HALF) * n - HALF), np.float32(height - 1))) if high_v > -ONE else -1
+    right = np.int64(min(np.ceil((high_u + HALF) * n - HALF), np.float32(width - 1))) if high_u > -ONE else -1
+    if bottom < top or right < left:
+        top, bottom = height, -1
+    reach[0], reach[1], reach[2], reach[3] = top, bottom, left, right
+    if bottom < top:
+        return
+    nearest[top : bottom + 1, left : right + 1] = FAR
+    ids[top : bottom + 1, left : right + 1] = -1
     last_u, last_v = np.float32(width - 1), np.float32(height - 1)
     for f in range(faces.shape[0]):
         area = areas[f]
@@ -107,8 +160,6 @@ def draw(screen, faces, areas, samples, nearest, ids, reach):
         c1, r1 = np.int64(u_high), np.int64(v_high)
         if c0 > c1 or r0 > r1:
             continue
-        top, bottom = min(top, r0), max(bottom, r1)
-        left, right = min(left, c0), max(right, c1)
         inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
         lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
         lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
@@ -130,7 +181,6 @@ def draw(screen, faces, areas, samples, nearest, ids, reach):
                         ids[r, col] = f
                 elif inside:
                     break  # a triangle is convex: the row has left it
-    reach[0], reach[1], reach[2], reach[3] = top, bottom, left, right
 
 
 @kernel
@@ -188,7 +238,14 @@ def cover_vjp(screen, faces, ids, samples, reach, perspective, v_depth, v_screen
                 continue
             a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
             u = (np.float32(col) + HALF) / n - HALF
-            scatter_weights(screen, v_screen, a, b, c, u, v, perspective, ZERO * g, ZERO * g, ZERO * g, g)
+            v_corners = surface_depth_vjp(
+                u, v, screen[a, 0], screen[a, 1], screen[a, 2], screen[b, 0], screen[b, 1], screen[b, 2],
+                screen[c, 0], screen[c, 1], screen[c, 2], perspective, g,
+            )  # fmt: skip
+            for k in range(3):
+                v_screen[a, k] += v_corners[k]
+                v_screen[b, k] += v_corners[3 + k]
+                v_screen[c, k] += v_corners[6 + k]
 
 
 @kernel
@@ -222,7 +279,7 @@ def weights_at(screen, a, b, c, u, v, perspective):
 
 
 @kernel
-def name_faces(screen, faces, ids, samples, perspective, face_id, weights):
+def name_faces(screen, faces, ids, samples, reach, perspective, face_id, weights):
     """face_id (H, W) and weights (H, W, 3) of the covered sample nearest to each pixel's centre."""
     n = np.float32(samples)
     for row in range(face_id.shape[0]):
@@ -234,11 +291,12 @@ def name_faces(screen, faces, ids, samples, perspective, face_id, weights):
                 for j in range(samples):
                     di, dj = np.float32(2 * i + 1 - samples), np.float32(2 * j + 1 - samples)
                     far = di * di + dj * dj
-                    if ids[row * samples + i, column * samples + j] >= 0 and far < best:
+                    r, c = row * samples + i, column * samples + j
+                    if far < best and reach[0] <= r <= reach[1] and reach[2] <= c <= reach[3] and ids[r, c] >= 0:
                         best, best_i, best_j = far, i, j
-            f = ids[row * samples + best_i, column * samples + best_j]
-            if f < 0:
+            if best > np.float32(1e8):
                 continue
+            f = ids[row * samples + best_i, column * samples + best_j]
             u = (np.float32(column * samples + best_j) + HALF) / n - HALF
             v = (np.float32(row * samples + best_i) + HALF) / n - HALF
             pa, pb, pc, _ = weights_at(screen, faces[f, 0], faces[f, 1], faces[f, 2], u, v, perspective)

@@ -49,11 +49,10 @@ class Light(NamedTuple):
 
 
 @kernel
-def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
+def shade(flags, sh, lamps, places, gloss, eye, r, g, b, x, y, z, nx, ny, nz):
     """Linear colour sent to the eye from albedo (r, g, b) at (x, y, z) with unit normal n."""
     if not flags & LIT:
         return r, g, b
-    sh = light.sh
     basis = diffuse_harmonics(nx, ny, nz)
     er = eg = eb = ZERO * nx
     for k in range(9):
@@ -61,35 +60,35 @@ def shade(flags, light, r, g, b, x, y, z, nx, ny, nz):
         eg += basis[k] * sh[k, 1]
         eb += basis[k] * sh[k, 2]
     er, eg, eb = er * r, eg * g, eb * b
-    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    ex, ey, ez = eye[0], eye[1], eye[2]
     if flags & PERSPECTIVE:
         ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
-    for m in range(light.lamps.shape[0]):
-        lamp = light.lamps[m]
-        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + ZERO * x
-        if light.places[m]:
+    for m in range(lamps.shape[0]):
+        lx, ly, lz, falloff = lamps[m, 0], lamps[m, 1], lamps[m, 2], ONE + ZERO * x
+        if places[m]:
             lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
         nl = nx * lx + ny * ly + nz * lz
         if not nl > ZERO:
             continue
         lobe = weight = ZERO * x
         if flags & GLOSSY:
-            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3])
         diffuse = nl * INV_PI
-        fr, fg, fb = light.gloss[0], light.gloss[1], light.gloss[2]
-        er += falloff * lamp[3] * (r * diffuse + lobe * (fr + (ONE - fr) * weight))
-        eg += falloff * lamp[4] * (g * diffuse + lobe * (fg + (ONE - fg) * weight))
-        eb += falloff * lamp[5] * (b * diffuse + lobe * (fb + (ONE - fb) * weight))
+        fr, fg, fb = gloss[0], gloss[1], gloss[2]
+        er += falloff * lamps[m, 3] * (r * diffuse + lobe * (fr + (ONE - fr) * weight))
+        eg += falloff * lamps[m, 4] * (g * diffuse + lobe * (fg + (ONE - fg) * weight))
+        eb += falloff * lamps[m, 5] * (b * diffuse + lobe * (fb + (ONE - fb) * weight))
     return er, eg, eb
 
 
 @kernel
-def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b):
-    """Adds to the arrays of v_light (float64) and returns the cotangents of albedo, place and normal."""
+def shade_vjp(
+    flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
+):  # fmt: skip
+    """Adds to the arrays v_sh … v_eye (float64) and returns the cotangents of albedo, place and normal."""
     o = ZERO * x
     if not flags & LIT:
         return v_r, v_g, v_b, o, o, o, o, o, o
-    sh, v_sh = light.sh, v_light.sh
     basis = diffuse_harmonics(nx, ny, nz)
     a_r = a_g = a_b = o  # cotangents of the albedo
     for k in range(9):
@@ -110,34 +109,33 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
     )  # fmt: skip
     p_x = p_y = p_z = o
     e_x = e_y = e_z = o
-    ex, ey, ez = light.eye[0], light.eye[1], light.eye[2]
+    ex, ey, ez = eye[0], eye[1], eye[2]
     if flags & PERSPECTIVE:
         ex, ey, ez, _ = toward(x, y, z, ex, ey, ez)
-    for m in range(light.lamps.shape[0]):
-        lamp, v_lamp = light.lamps[m], v_light.lamps[m]
-        lx, ly, lz, falloff = lamp[0], lamp[1], lamp[2], ONE + o
-        if light.places[m]:
+    for m in range(lamps.shape[0]):
+        lx, ly, lz, falloff = lamps[m, 0], lamps[m, 1], lamps[m, 2], ONE + o
+        if places[m]:
             lx, ly, lz, falloff = toward(x, y, z, lx, ly, lz)
         nl = nx * lx + ny * ly + nz * lz
         if not nl > ZERO:
             continue
         lobe = weight = o
         if flags & GLOSSY:
-            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3])
+            lobe, weight = glossy_lobe(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3])
         diffuse = nl * INV_PI
         v_lobe = v_weight = v_nl = v_falloff = o
         for k in range(3):
             albedo, v_out = (r, v_r) if k == 0 else ((g, v_g) if k == 1 else (b, v_b))
-            f0 = light.gloss[k]
+            f0 = gloss[k]
             fresnel = f0 + (ONE - f0) * weight
             sent = albedo * diffuse + lobe * fresnel
-            v_lamp[3 + k] += v_out * falloff * sent
-            v_falloff += v_out * lamp[3 + k] * sent
-            v_sent = v_out * falloff * lamp[3 + k]
+            v_lamps[m, 3 + k] += v_out * falloff * sent
+            v_falloff += v_out * lamps[m, 3 + k] * sent
+            v_sent = v_out * falloff * lamps[m, 3 + k]
             v_nl += v_sent * albedo * INV_PI
             v_lobe += v_sent * fresnel
             v_weight += v_sent * lobe * (ONE - f0)
-            v_light.gloss[k] += v_sent * lobe * (ONE - weight)
+            v_gloss[k] += v_sent * lobe * (ONE - weight)
             if k == 0:
                 a_r += v_sent * diffuse
             elif k == 1:
@@ -147,57 +145,58 @@ def shade_vjp(flags, light, v_light, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
         n_x, n_y, n_z = n_x + v_nl * lx, n_y + v_nl * ly, n_z + v_nl * lz
         l_x, l_y, l_z = v_nl * nx, v_nl * ny, v_nl * nz
         if flags & GLOSSY:
-            t = glossy_lobe_vjp(nx, ny, nz, lx, ly, lz, ex, ey, ez, light.gloss[3], v_lobe, v_weight)
+            t = glossy_lobe_vjp(nx, ny, nz, lx, ly, lz, ex, ey, ez, gloss[3], v_lobe, v_weight)
             n_x, n_y, n_z = n_x + t[0], n_y + t[1], n_z + t[2]
             l_x, l_y, l_z = l_x + t[3], l_y + t[4], l_z + t[5]
             e_x, e_y, e_z = e_x + t[6], e_y + t[7], e_z + t[8]
-            v_light.gloss[3] += t[9]
-        if light.places[m]:
-            l_x, l_y, l_z = toward_vjp(x, y, z, lamp[0], lamp[1], lamp[2], l_x, l_y, l_z, v_falloff)
+            v_gloss[3] += t[9]
+        if places[m]:
+            l_x, l_y, l_z = toward_vjp(x, y, z, lamps[m, 0], lamps[m, 1], lamps[m, 2], l_x, l_y, l_z, v_falloff)
             p_x, p_y, p_z = p_x - l_x, p_y - l_y, p_z - l_z
-        v_lamp[0] += l_x
-        v_lamp[1] += l_y
-        v_lamp[2] += l_z
+        v_lamps[m, 0] += l_x
+        v_lamps[m, 1] += l_y
+        v_lamps[m, 2] += l_z
     if flags & GLOSSY:
         if flags & PERSPECTIVE:
-            e_x, e_y, e_z = toward_vjp(x, y, z, light.eye[0], light.eye[1], light.eye[2], e_x, e_y, e_z, o)
+            e_x, e_y, e_z = toward_vjp(x, y, z, eye[0], eye[1], eye[2], e_x, e_y, e_z, o)
             p_x, p_y, p_z = p_x - e_x, p_y - e_y, p_z - e_z
-        v_light.eye[0] += e_x
-        v_light.eye[1] += e_y
-        v_light.eye[2] += e_z
+        v_eye[0] += e_x
+        v_eye[1] += e_y
+        v_eye[2] += e_z
     return a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z
 
 
 @kernel
-def albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc):
+def albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc):
     """Linear albedo of face f at weights p."""
     if not flags & TEXTURED:
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s = surface.albedo
+        s = albedo
         return (
             pa * s[a, 0] + pb * s[b, 0] + pc * s[c, 0],
             pa * s[a, 1] + pb * s[b, 1] + pc * s[c, 1],
             pa * s[a, 2] + pb * s[b, 2] + pc * s[c, 2],
         )
-    image, uv = surface.image, surface.uv
     a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
     repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
     return (
-        bilinear(image[j0, i0, 0], image[j0, i1, 0], image[j1, i0, 0], image[j1, i1, 0], s, t),
-        bilinear(image[j0, i0, 1], image[j0, i1, 1], image[j1, i0, 1], image[j1, i1, 1], s, t),
-        bilinear(image[j0, i0, 2], image[j0, i1, 2], image[j1, i0, 2], image[j1, i1, 2], s, t),
+        bilinear(picture[j0, i0, 0], picture[j0, i1, 0], picture[j1, i0, 0], picture[j1, i1, 0], s, t),
+        bilinear(picture[j0, i0, 1], picture[j0, i1, 1], picture[j1, i0, 1], picture[j1, i1, 1], s, t),
+        bilinear(picture[j0, i0, 2], picture[j0, i1, 2], picture[j1, i0, 2], picture[j1, i1, 2], s, t),
     )
 
 
 @kernel
-def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b):
-    """Adds to albedo or image and uv of v_surface (float64) and returns the cotangents of the weights."""
+def albedo_at_vjp(
+    flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+):  # fmt: skip
+    """Adds to v_albedo or v_picture and v_uv (float64) and returns the cotangents of the weights."""
     v_pa = v_pb = v_pc = ZERO * pa
     if not flags & TEXTURED:
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s, v_s = surface.albedo, v_surface.albedo
+        s, v_s = albedo, v_albedo
         for k in range(3):
             v = v_r if k == 0 else (v_g if k == 1 else v_b)
             v_pa += v * s[a, k]
@@ -207,24 +206,23 @@ def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r
             v_s[b, k] += v * pb
             v_s[c, k] += v * pc
         return v_pa, v_pb, v_pc
-    image, uv, v_image, v_uv = surface.image, surface.uv, v_surface.image, v_surface.uv
     a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
     repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], image.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], image.shape[0], repeat)
+    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
+    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
     v_x = v_y = ZERO * pa
     for k in range(3):
         v = v_r if k == 0 else (v_g if k == 1 else v_b)
         t00, t10, t01, t11, v_s, v_t = bilinear_vjp(
-            image[j0, i0, k], image[j0, i1, k], image[j1, i0, k], image[j1, i1, k], s, t, v
+            picture[j0, i0, k], picture[j0, i1, k], picture[j1, i0, k], picture[j1, i1, k], s, t, v
         )
-        v_image[j0, i0, k] += t00
-        v_image[j0, i1, k] += t10
-        v_image[j1, i0, k] += t01
-        v_image[j1, i1, k] += t11
+        v_picture[j0, i0, k] += t00
+        v_picture[j0, i1, k] += t10
+        v_picture[j1, i0, k] += t01
+        v_picture[j1, i1, k] += t11
         v_x += v_s
         v_y += v_t
-    v_x, v_y = v_x * np.float32(image.shape[1]), v_y * np.float32(image.shape[0])
+    v_x, v_y = v_x * np.float32(picture.shape[1]), v_y * np.float32(picture.shape[0])
     v_uv[a, 0] += pa * v_x
     v_uv[a, 1] += pa * v_y
     v_uv[b, 0] += pb * v_x
@@ -235,16 +233,18 @@ def albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r
 
 
 @kernel
-def color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, area):
+def color_at(
+    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f, pa, pb, pc, area
+):  # fmt: skip
     """Linear colour of face f at weights p, seen by the eye."""
-    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
+    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
     if not flags & LIT:
         return r, g, b
     i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-    s = surface.points
-    nx, ny, nz, _, _, _ = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    s = points
+    nx, ny, nz, _, _, _ = seen_normal(normals, i, j, k, pa, pb, pc, area)
     return shade(
-        flags, light, r, g, b,
+        flags, sh, lamps, places, gloss, eye, r, g, b,
         pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
         pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
         pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
@@ -253,25 +253,31 @@ def color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, area):
 
 
 @kernel
-def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b):
-    """Adds to v_surface and v_light and returns the cotangents of the weights."""
+def color_at_vjp(
+    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+    v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
+    faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b,
+):  # fmt: skip
+    """Adds to the arrays v_points … v_eye and returns the cotangents of the weights."""
     if not flags & LIT:
-        return albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b)
+        return albedo_at_vjp(
+            flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+        )
     i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-    s, v_s = surface.points, v_surface.points
-    r, g, b = albedo_at(flags, surface, faces, uv_faces, f, pa, pb, pc)
-    nx, ny, nz, mx, my, mz = seen_normal(surface.normals, i, j, k, pa, pb, pc, area)
+    s, v_s = points, v_points
+    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
+    nx, ny, nz, mx, my, mz = seen_normal(normals, i, j, k, pa, pb, pc, area)
     a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z = shade_vjp(
-        flags, light, v_light, r, g, b,
+        flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b,
         pa * s[i, 0] + pb * s[j, 0] + pc * s[k, 0],
         pa * s[i, 1] + pb * s[j, 1] + pc * s[k, 1],
         pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
         nx, ny, nz, v_r, v_g, v_b,
     )  # fmt: skip
-    wa, wb, wc = albedo_at_vjp(flags, surface, v_surface, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b)
-    ua, ub, uc = seen_normal_vjp(
-        surface.normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_surface.normals
+    wa, wb, wc = albedo_at_vjp(
+        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b
     )
+    ua, ub, uc = seen_normal_vjp(normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_normals)
     for m in range(3):
         v = p_x if m == 0 else (p_y if m == 1 else p_z)
         wa += v * s[i, m]
@@ -286,6 +292,8 @@ def color_at_vjp(flags, surface, light, v_surface, v_light, faces, uv_faces, f, 
 @kernel
 def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, image):
     """image (H, W, 3), which comes 0, = mean over all samples of the linear colour."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
     n = np.float32(samples)
     share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
@@ -297,11 +305,14 @@ def paint_color(screen, faces, uv_faces, areas, ids, samples, reach, flags, surf
                 continue
             u = (np.float32(col) + HALF) / n - HALF
             pa, pb, pc, _ = weights_at(screen, faces[f, 0], faces[f, 1], faces[f, 2], u, v, perspective)
-            red, green, blue = color_at(flags, surface, light, faces, uv_faces, f, pa, pb, pc, areas[f])
-            pixel = image[r // samples, col // samples]
-            pixel[0] += share * red
-            pixel[1] += share * green
-            pixel[2] += share * blue
+            red, green, blue = color_at(
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+                faces, uv_faces, f, pa, pb, pc, areas[f],
+            )  # fmt: skip
+            row, column = r // samples, col // samples
+            image[row, column, 0] += share * red
+            image[row, column, 1] += share * green
+            image[row, column, 2] += share * blue
 
 
 @kernel
@@ -309,6 +320,10 @@ def paint_color_vjp(
     screen, faces, uv_faces, areas, ids, samples, reach, flags, surface, light, v_image, v_surface, v_light, v_screen
 ):
     """Adds to v_surface, v_light and v_screen (V, 3), all float64."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
+    v_points, v_normals, v_albedo, v_picture, v_uv = v_surface
+    v_sh, v_lamps, _, v_gloss, v_eye = v_light
     n = np.float32(samples)
     share = share_of(samples, screen)
     perspective = (flags & PERSPECTIVE) != 0
@@ -318,13 +333,15 @@ def paint_color_vjp(
             f = ids[r, col]
             if f < 0:
                 continue
-            g = v_image[r // samples, col // samples]
+            row, column = r // samples, col // samples
             u = (np.float32(col) + HALF) / n - HALF
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             pa, pb, pc, _ = weights_at(screen, a, b, c, u, v, perspective)
             v_pa, v_pb, v_pc = color_at_vjp(
-                flags, surface, light, v_surface, v_light, faces, uv_faces, f, pa, pb, pc, areas[f],
-                share * g[0], share * g[1], share * g[2],
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+                v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
+                faces, uv_faces, f, pa, pb, pc, areas[f],
+                share * v_image[row, column, 0], share * v_image[row, column, 1], share * v_image[row, column, 2],
             )  # fmt: skip
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
 
@@ -332,8 +349,10 @@ def paint_color_vjp(
 @kernel
 def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
+    points, normals, albedo, picture, uv = surface
+    sh, lamps, places, gloss, eye = light
     for p in range(ints.shape[0]):
-        g = v_image[ints[p, 0]]
+        pixel = ints[p, 0]
         total = ZERO * floats[p, 0]
         for side in range(2):
             f = ints[p, 1 + side]
@@ -341,9 +360,9 @@ def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_i
                 continue
             w = 5 + 4 * side
             red, green, blue = color_at(
-                flags, surface, light, faces, uv_faces, f,
+                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
                 floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
             )  # fmt: skip
-            seen = g[0] * red + g[1] * green + g[2] * blue
+            seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
             total += seen if side == 0 else -seen
         jumps[p] = total

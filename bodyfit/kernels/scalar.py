@@ -97,6 +97,41 @@ def surface_weights_vjp(la, lb, lc, qa, qb, qc, perspective, v_pa, v_pb, v_pc, v
 
 
 @scalar
+def surface_depth(u, v, ua, va, qa, ub, vb, qb, uc, vc, qc, perspective):
+    """Camera z of a triangle's plane at a point of the screen."""
+    du, dv = slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc)
+    q = qa + du * (u - ua) + dv * (v - va)
+    return ONE / q if perspective else -q
+
+
+@scalar
+def surface_depth_vjp(u, v, ua, va, qa, ub, vb, qb, uc, vc, qc, perspective, v_z):
+    """Cotangents of the corners' nine numbers (the point stays where it is); see `barycentrics_vjp`."""
+    inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
+    bu, bv, cu, cv = ub - ua, vb - va, uc - ua, vc - va
+    du, dv = u - ua, v - va
+    lb, lc = (du * cv - dv * cu) * inv, (dv * bu - du * bv) * inv
+    la = ONE - lb - lc
+    b, c = qb - qa, qc - qa
+    v_q = -v_z
+    if perspective:
+        z = ONE / (qa + lb * b + lc * c)
+        v_q = v_q * z * z
+    slope_u, slope_v = (b * cv - c * bv) * inv * v_q, (c * bu - b * cu) * inv * v_q
+    return (
+        -la * slope_u,
+        -la * slope_v,
+        la * v_q,
+        -lb * slope_u,
+        -lb * slope_v,
+        lb * v_q,
+        -lc * slope_u,
+        -lc * slope_v,
+        lc * v_q,
+    )
+
+
+@scalar
 def slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc):
     """How q grows over the screen on a triangle's plane, per pixel of u and of v."""
     inv = ONE / signed_area(ua, va, ub, vb, uc, vc)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.kernels import cpu_edges, cpu_layers, cpu_shade
+from bodyfit.kernels import cpu_edges, cpu_layers, cpu_shade, cpu_visible
 from bodyfit.kernels import cpu_raster as kernels
 from bodyfit.kernels.cpu_shade import Light, Surface
 from bodyfit.render.topology import Topology
@@ -91,9 +91,9 @@ class CpuRaster:
         self.dtype = points.dtype
         self.screen = np.empty_like(points)
         self.areas = np.empty((n_batch, len(mesh.faces)), self.dtype)
-        self.ids = np.empty((n_batch, *fine), np.int32)
+        self.ids = [scratch.take(fine, np.int32) for _ in range(n_batch)]
         self.reach = np.empty((n_batch, 4), np.int64)
-        self._sign_seen = [0] * n_batch
+        self._sign_seen = np.zeros(n_batch, np.int64)
         self._pieces: list[dict[int, Pieces]] = [{} for _ in range(n_batch)]
         self.alpha = np.zeros((n_batch, *size), self.dtype)
         self.depth = np.zeros((n_batch, *size), self.dtype)
@@ -110,6 +110,10 @@ class CpuRaster:
 
         self._each(draw)
 
+    def __del__(self) -> None:
+        for ids in getattr(self, "ids", ()):
+            self._scratch.give(ids)
+
     def _each(self, task: Callable[[int], Any]) -> None:
         """Runs the task for every image of the batch."""
         n_batch = len(self.points)
@@ -120,14 +124,15 @@ class CpuRaster:
             list(self._threads.map(task, range(n_batch)))
 
     def names(self) -> tuple[Array, Array]:
-        """face_id (B, H, W) int32 and barycentrics (B, H, W, 3) of the covered sample nearest to each pixel's centre."""
+        """face_id (B, H, W) int32 and barycentrics (B, H, W, 3) of the covered sample nearest to each centre."""
         face_id = np.empty((len(self.points), *self.size), np.int32)
         weights = np.empty((*face_id.shape, 3), self.dtype)
 
         def name(b: int) -> None:
             kernels.name_faces(
-                self.screen[b], self.mesh.faces, self.ids[b], self.samples, self.perspective, face_id[b], weights[b]
-            )
+                self.screen[b], self.mesh.faces, self.ids[b], self.samples, self.reach[b], self.perspective, face_id[b],
+                weights[b],
+            )  # fmt: skip
 
         self._each(name)
         return face_id, weights
@@ -147,7 +152,7 @@ class CpuRaster:
         found = np.empty((len(topology.starts) - 1, 2), np.int64)
         # Outside of a closed surface only its front is seen, and what hides or lies behind is a front too: where no
         # sample saw a back, backs are left out.
-        only = self._sign_seen[b] if topology.closed else 0
+        only = int(self._sign_seen[b]) if topology.closed else 0
         signs = np.empty(2 * len(faces), np.uint8)
         cpu_edges.face_signs(areas, signs)
         n_found = cpu_edges.find_edges(
@@ -170,18 +175,18 @@ class CpuRaster:
         links = np.empty((32 * max(n_slots, 64), 2), np.int32)
         while True:
             lengths = np.zeros(n_slots, np.int64)
-            needed = cpu_edges.faces_of_pixels(screen, faces, areas, only, slots, rows, about, planes, lengths, links)
+            needed = cpu_visible.faces_of_pixels(screen, faces, areas, only, slots, rows, about, planes, lengths, links)
             if needed <= len(links):
                 break
             links = np.empty((needed, 2), np.int32)
         self._scratch.clear_and_give(slots, -1)
         self._scratch.clear_and_give(about, 0)
-        starts, listed = cpu_edges.sort_by_first(links[:needed, 0], links[:needed, 1], n_slots)
-        first_cuts, order = cpu_edges.sort_by_first(places[:n], np.arange(n), n_slots)
+        starts, listed = cpu_visible.sort_by_first(links[:needed, 0], links[:needed, 1], n_slots)
+        first_cuts, order = cpu_visible.sort_by_first(places[:n], np.arange(n), n_slots)
         kept, space = 0, 2 * n + 256
         while True:
             ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
-            kept = cpu_edges.look_behind(
+            kept = cpu_visible.look_behind(
                 screen, faces, topology.bounds, topology.incident, found, width, planes, starts, listed,
                 self.perspective, order, first_cuts, cuts, owner, int(lengths.max(initial=0)), ints, floats,
             )  # fmt: skip

@@ -6,10 +6,10 @@ from bodyfit.errors import MissingExtraError
 
 try:
     import torch
+    from torch import Tensor
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
     raise MissingExtraError("torch", "render", "the differentiable renderer") from None
 
-Tensor = torch.Tensor
 __all__ = ["Tensor", "torch"]

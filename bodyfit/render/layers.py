@@ -8,6 +8,7 @@ import numpy as np
 from torch.autograd.function import once_differentiable
 
 from bodyfit.kernels import cpu_layers
+from bodyfit.kernels import cpu_raster as kernels
 from bodyfit.kernels.cpu_shade import Light, Surface
 from bodyfit.render.cpu_raster import CpuRaster
 from bodyfit.render.extra import Tensor, torch
@@ -19,6 +20,29 @@ def to_array(tensor: Tensor) -> Any:
     if plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
         return plain[:1].contiguous().expand(plain.shape).numpy()
     return plain.contiguous().numpy()
+
+
+class MovePoints(torch.autograd.Function):
+    """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, pose: Tensor) -> Tensor:
+        ctx.save_for_backward(points, pose)
+        given, poses = to_array(points), to_array(pose)
+        moved = np.empty(given.shape, given.dtype)
+        for b in range(len(given)):
+            kernels.move_points(given[b], poses[b], moved[b])
+        return torch.from_numpy(moved)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_moved: Tensor) -> Any:
+        given, poses = (to_array(t) for t in ctx.saved_tensors)
+        cotangents = to_array(v_moved)
+        v_points, v_pose = np.empty(given.shape, given.dtype), np.zeros(poses.shape, np.float64)
+        for b in range(len(given)):
+            kernels.move_points_vjp(given[b], poses[b], cotangents[b], v_points[b], v_pose[b])
+        return torch.from_numpy(v_points), torch.from_numpy(v_pose.astype(given.dtype))
 
 
 class Cover(torch.autograd.Function):

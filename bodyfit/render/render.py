@@ -21,7 +21,7 @@ from bodyfit.render.camera import RenderCamera
 from bodyfit.render.clip import Cut, cut_near
 from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
 from bodyfit.render.extra import Tensor, torch
-from bodyfit.render.layers import Cover, Paint, PaintColor, PaintNormals, VertexNormals, to_array
+from bodyfit.render.layers import Cover, MovePoints, Paint, PaintColor, PaintNormals, VertexNormals, to_array
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture, check_shape
 from bodyfit.render.topology import Topology, at_one_place, find_topology
@@ -152,7 +152,7 @@ def render(
     points_world = _batched("vertices", points_world, 2, n_batch)
     intrinsics = _batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
     pose = _batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
-    points_cam = points_world @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+    points_cam: Tensor = MovePoints.apply(points_world, pose)  # type: ignore[assignment]
     attributes = None
     if vertex_attributes is not None:
         check_shape("vertex_attributes", vertex_attributes, points_world.shape[1], None, names="(V, C)")
@@ -163,7 +163,8 @@ def render(
     uv_faces = None if texture is None else _check_uv_faces(texture, triangles)
     context = RenderContext(threads=1 if n_batch == 1 else None) if context is None else context
     scene = _Scene(view, points_world, points_cam, intrinsics, pose, attributes, texture, material, lighting)
-    if n_batch and bool((points_cam.detach()[:, :, 2] < view.near_m).any()):
+    depths = to_array(points_cam)[:, :, 2]
+    if depths.size and depths.min() < view.near_m:
         items = [_draw_cut(scene.item(b), triangles, uv_faces, samples) for b in range(n_batch)]
         return _joined(items, behind)
     return _draw(scene, triangles, uv_faces, samples, behind, context)
@@ -190,38 +191,42 @@ class _Scene:
         n_batch, kind = points_world.shape[0], points_world.dtype
         self.perspective = view.projection == "perspective"
         self.flags = PERSPECTIVE if self.perspective else 0
+        flat = material is not None and material.albedo is not None
+        self.colored = self.lit or texture is not None or flat or (attributes is not None and attributes.shape[-1] == 3)
+        self.surface: tuple[Tensor, ...] = ()
+        self.lights: tuple[Tensor, ...] = ()
+        if not self.colored:
+            return
         zeros = points_world.new_zeros
-        self.albedo, self.image, self.uv = zeros(n_batch, 0, 3), zeros(n_batch, 0, 0, 3), zeros(n_batch, 0, 2)
-        self.colored = True
+        albedo, image, uv = zeros(n_batch, 0, 3), zeros(n_batch, 0, 0, 3), zeros(n_batch, 0, 2)
         if texture is not None:
-            self.image = _batched("texture.image", texture.image.to(kind), 3, n_batch)
-            self.uv = _batched("texture.uv", texture.uv.to(kind), 2, n_batch)
+            image = _batched("texture.image", texture.image.to(kind), 3, n_batch)
+            uv = _batched("texture.uv", texture.uv.to(kind), 2, n_batch)
             self.flags |= TEXTURED | (REPEATED if texture.wrap == "repeat" else 0)
         elif attributes is not None and attributes.shape[-1] == 3:
-            self.albedo = attributes
+            albedo = attributes
         elif material is not None and material.albedo is not None:
-            flat = _batched("material.albedo", material.albedo.to(kind), 1, n_batch)
-            self.albedo = flat[:, None].expand(-1, points_world.shape[1], -1)
-        elif lighting is not None:
-            self.albedo = zeros(n_batch, points_world.shape[1], 3) + GREY
+            one = _batched("material.albedo", material.albedo.to(kind), 1, n_batch)
+            albedo = one[:, None].expand(-1, points_world.shape[1], -1)
         else:
-            self.colored = False
-        self.lights = _pack_lights(lighting, material, n_batch, points_world)
-        if lighting is not None:
+            albedo = zeros(n_batch, points_world.shape[1], 3) + GREY
+        self.surface = (albedo, image, uv)
+        if self.lit:
             self.flags |= LIT
             if material is not None and material.specular is not None:
                 self.flags |= GLOSSY
         R, t = pose[:, :3, :3], pose[:, :3, 3:]
         eye = -(R.transpose(1, 2) @ t)[..., 0] if self.perspective else -R[:, 2]
-        self.lights = (*self.lights, eye)
+        self.lights = (*_pack_lights(lighting, material, n_batch, points_world), eye)
 
     def item(self, b: int) -> _Scene:
         """Image b alone, with a batch axis of 1."""
         one = object.__new__(_Scene)
         one.__dict__.update(self.__dict__)
-        for name in ("points_world", "points_cam", "intrinsics", "pose", "albedo", "image", "uv"):
+        for name in ("points_world", "points_cam", "intrinsics", "pose"):
             setattr(one, name, getattr(self, name)[b : b + 1])
         one.attributes = None if self.attributes is None else self.attributes[b : b + 1]
+        one.surface = tuple(t[b : b + 1] for t in self.surface)
         one.lights = tuple(t[b : b + 1] for t in self.lights)
         return one
 
@@ -271,7 +276,7 @@ def _draw(
         if not scene.colored:
             return None
         shading = world_normals() if scene.lit else torch.zeros_like(scene.points_world)
-        tensors = (scene.points_world, shading, scene.albedo, scene.image, scene.uv, *scene.lights)
+        tensors = (scene.points_world, shading, *scene.surface, *scene.lights)
         return PaintColor.apply(points, intrinsics, raster, scene.flags, *tensors)  # type: ignore[return-value]
 
     return Rendered(
@@ -294,13 +299,16 @@ def _draw_cut(scene: _Scene, faces: Any, uv_faces: Any, samples: int) -> Rendere
     part.points_cam, part.points_world = cut.carry(scene.points_cam[0])[None], cut.carry(scene.points_world[0])[None]
     if scene.attributes is not None:
         part.attributes = cut.carry(scene.attributes[0])[None]
-    if scene.albedo.shape[1]:
-        part.albedo = cut.carry(scene.albedo[0])[None]
     new_uv_faces = None
-    if uv_faces is not None:
-        at_corners = scene.uv[0][torch.from_numpy(uv_faces[cut.parent]).long()]
-        part.uv = (cut.weights() @ at_corners).reshape(1, -1, 2)
-        new_uv_faces = np.arange(3 * len(cut.faces), dtype=np.int32).reshape(-1, 3)
+    if scene.colored:
+        albedo, image, uv = scene.surface
+        if albedo.shape[1]:
+            albedo = cut.carry(albedo[0])[None]
+        if uv_faces is not None:
+            at_corners = uv[0][torch.from_numpy(uv_faces[cut.parent]).long()]
+            uv = (cut.weights() @ at_corners).reshape(1, -1, 2)
+            new_uv_faces = np.arange(3 * len(cut.faces), dtype=np.int32).reshape(-1, 3)
+        part.surface = (albedo, image, uv)
     drawn = _draw(part, cut.faces, new_uv_faces, samples, None, RenderContext(threads=1), normals)
     return Rendered(
         drawn.alpha,
@@ -403,8 +411,9 @@ def _check_mesh(vertices: Tensor, faces: Any) -> tuple[Tensor, Any]:
         raise InputError("vertices", "shape (B, V, 3) or (V, 3)", str(tuple(vertices.shape)))
     _on_cpu("vertices", vertices)
     points = vertices if vertices.ndim == 3 else vertices[None]
-    if not bool(torch.isfinite(points.detach()).all()):
-        wrong = int((~torch.isfinite(points.detach())).any(-1).sum())
+    finite = np.isfinite(points.detach().numpy())
+    if not finite.all():
+        wrong = int((~finite).any(-1).sum())
         raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
     return points, _check_faces("faces", faces, points.shape[1])
 
