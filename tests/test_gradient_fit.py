@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,12 @@ def test_redner_is_refused_where_it_is_not_installed() -> None:
     except ModuleNotFoundError:
         with pytest.raises(MissingExtraError, match=r"pyredner, which is not installed: build redner 0\.4\.28"):
             make_renderer("redner")
+
+
+@pytest.mark.skipif(find_spec("mitsuba") is not None, reason="mitsuba is installed")
+def test_mitsuba_is_refused_where_it_is_not_installed() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'bodyfit\[mitsuba\]'"):
+        make_renderer("mitsuba")
 
 
 def test_the_stages_are_the_gradients_own_unless_others_are_asked_for() -> None:
