@@ -115,8 +115,8 @@ def _merge(scene: Scene, things: list[Candidate]) -> list[Candidate]:
 
 
 def _touch(a: Candidate, b: Candidate, shape: tuple[int, ...]) -> bool:
-    """Whether two things come within five pixels of one another along a border of about ten: at an inner edge two pixels
-    are dropped on either side."""
+    """Whether two things come within five pixels of one another along a border of about ten: two pixels are dropped on
+    either side of an inner edge."""
     import cv2
 
     near = cv2.dilate(a.mask(shape).astype(np.uint8), np.ones((11, 11), np.uint8))
