@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -83,10 +84,13 @@ def mirrored(axis_angle: NDArray[np.float64]) -> NDArray[np.float64]:
     return axis_angle * np.array([1.0, -1.0, -1.0])
 
 
+@lru_cache(maxsize=64)
 def arm_rotations(arm: Arm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Axis-angle of the left shoulder and the left elbow."""
     R = _turn(0, -arm.swing) @ _turn(1, -arm.forward) @ _turn(2, -arm.lower) @ _turn(0, arm.twist)
-    return axis_angle_from_matrix(R), np.array([0.0, -np.radians(arm.elbow), 0.0])
+    shoulder, elbow = axis_angle_from_matrix(R), np.array([0.0, -np.radians(arm.elbow), 0.0])
+    shoulder.flags.writeable = elbow.flags.writeable = False  # they are shared
+    return shoulder, elbow
 
 
 def with_arm(pose: NDArray[np.float64], names: tuple[str, ...], side: str, arm: Arm) -> NDArray[np.float64]:

@@ -33,6 +33,8 @@ LOST = 2.0
 SHAPE_INSTANTS = 16
 """at most this many instants, spread over the recording, decide the shape; the others then get their pose"""
 STATURE_SIGMA_M = 0.03
+CLOSE = 1.1
+"""a rival whose cost is within this of the best start's may have the better limbs"""
 
 
 @dataclass(frozen=True)
@@ -298,15 +300,18 @@ def _limbs_again(
     found: JointFit,
     cancelled: Callable[[], bool] | None,
 ) -> JointFit:
-    """Limbs put elsewhere where that explains an instant better, now that shape and clothes are known; instants that
-    were followed from the one before are left alone."""
+    """Limbs put elsewhere where that explains an instant better, now that shape and clothes are known; of several
+    instants only those for which another start was nearly as good, and none that was followed from the one before."""
     shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
     stage = c.limbs_again
     mesh = _held_mesh(setup, stage.level, found.shape, shape)
     how = LimbStages(stage, c.reach, replace(stage, iterations=4), 2, prior, cancelled or (lambda: False))
     rotations, transl = found.rotations.copy(), found.transl.copy()
     for t, instant in enumerate(instants):
-        if found.rivals[t] is None or how.cancelled():
+        rivals = found.rivals[t]
+        if rivals is None or how.cancelled():
+            continue
+        if len(instants) > 1 and min(rivals, default=np.inf) > CLOSE * found.start_costs[t]:
             continue
 
         def problem_of(stage: Stage, mean: NDArray[np.float64], instant: Instant = instant) -> Problem:
