@@ -237,6 +237,18 @@ def test_near_plane_cuts_as_the_twin_does(projection: Any) -> None:
     np.testing.assert_allclose(at[agree & (alpha > 0), 2], depth[agree & (alpha > 0)], atol=1e-6)
 
 
+def test_a_triangle_far_larger_than_the_image() -> None:
+    view = RenderCamera(40, 32, camera().intrinsics.float(), camera().pose.float())
+    v = torch.tensor([[-1e5, 0.1, 5.0], [1e5, 0.1, 5], [0, 1e6, 5]]).requires_grad_()
+    drawn = render(v, [[0, 1, 2]], view)
+    drawn.alpha.sum().backward()
+    assert 0.3 < float(drawn.alpha.detach().mean()) < 0.5
+    assert v.grad is not None and bool(torch.isfinite(v.grad).all())
+    # its upper edge, moved down by a metre, uncovers fy / z rows of the whole image
+    rows = float(view.intrinsics[1]) / 7.5
+    assert float(v.grad[:2, 1].sum()) == pytest.approx(-40 * rows, rel=0.02)
+
+
 def test_sub_pixel_triangles_add_up() -> None:
     mesh, view = icosphere(rounds=4), camera(12, 10)
     coarse = render(mesh.vertices, mesh.faces, view, samples=16).alpha
@@ -341,6 +353,7 @@ def test_any_soup_of_triangles(points: Any, data: Any, samples: int) -> None:
 @pytest.mark.parametrize("change,field", [
     ({"vertices": torch.full((4, 3), float("nan"))}, "vertices"),
     ({"vertices": torch.zeros(4, 2)}, "vertices"),
+    ({"vertices": torch.full((4, 3), 1e9)}, "vertices"),
     ({"vertices": torch.zeros(4, 3, dtype=torch.int32)}, "vertices"),
     ({"faces": np.array([[0, 1, 4]])}, "faces"),
     ({"faces": np.array([[0, 1, -1]])}, "faces"),

@@ -135,7 +135,8 @@ def most_cuts(screen, faces, incident, found, n_found, width, height):
         t0, t1 = inside_image(screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1], width, height)
         if t0 < t1:
             span = (abs(screen[j, 0] - screen[i, 0]) + abs(screen[j, 1] - screen[i, 1])) * (t1 - t0)
-            total += np.int64(span) + 6
+            # on an edge far longer than the image, rounding makes the span a guess
+            total += np.int64(span) + 6 if span < np.float32(width) else width + height + 6
     return total
 
 
@@ -164,28 +165,26 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, about
         # away from the face in front
         away = ONE if areas[f] * np.float32(incident[k, 3]) > ZERO else -ONE
         nu, nv = away * dv, -away * du
-        # the next borders of pixels on the way, and the steps between them
-        step_u = ONE / abs(du) if du != ZERO else -FAR
-        step_v = ONE / abs(dv) if dv != ZERO else -FAR
+        # The next borders of pixels on the way are counted, not added up: however long the edge, they come to an end.
         at_u, at_v = u0 + t * du + HALF, v0 + t * dv + HALF
-        next_u = next_v = -FAR
-        if du > ZERO:
-            next_u = (np.float32(np.floor(at_u)) + ONE - HALF - u0) * step_u
-        elif du < ZERO:
-            next_u = (u0 - (np.float32(np.ceil(at_u)) - ONE - HALF)) * step_u
-        if dv > ZERO:
-            next_v = (np.float32(np.floor(at_v)) + ONE - HALF - v0) * step_v
-        elif dv < ZERO:
-            next_v = (v0 - (np.float32(np.ceil(at_v)) - ONE - HALF)) * step_v
+        step_u, step_v = (1 if du > ZERO else -1), (1 if dv > ZERO else -1)
+        border_u = max(np.int64(np.floor(at_u)) + 1, 0) if du > ZERO else min(np.int64(np.ceil(at_u)) - 1, width)
+        border_v = max(np.int64(np.floor(at_v)) + 1, 0) if dv > ZERO else min(np.int64(np.ceil(at_v)) - 1, height)
         while t < t_end:
+            next_u = next_v = -FAR
+            if du != ZERO and 0 <= border_u <= width:
+                next_u = (np.float32(border_u) - HALF - u0) / du
+            if dv != ZERO and 0 <= border_v <= height:
+                next_v = (np.float32(border_v) - HALF - v0) / dv
             if next_u <= next_v:
                 stop = min(next_u, t_end)
-                next_u += step_u
+                border_u += step_u
             else:
                 stop = min(next_v, t_end)
-                next_v += step_v
+                border_v += step_v
             if not (stop - t) * length > SHORTEST_CUT_PX:
-                t = max(t, stop)
+                # nothing left between here and the end: no border comes any more
+                t = t_end if stop >= t_end else max(t, stop)
                 continue
             middle = HALF * (t + stop)
             column = np.int64(np.floor(u0 + middle * du + HALF))

@@ -27,6 +27,7 @@ from bodyfit.render.scene import Lighting, Material, Texture, check_shape
 from bodyfit.render.topology import Topology, at_one_place, find_topology
 
 MAX_SAMPLES = 16
+MAX_COORDINATE = 1e6
 GREY = 0.8
 
 
@@ -415,6 +416,9 @@ def _check_mesh(vertices: Tensor, faces: Any) -> tuple[Tensor, Any]:
     if not finite.all():
         wrong = int((~finite).any(-1).sum())
         raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
+    plain = points.detach().numpy()
+    if plain.size and max(plain.max(), -plain.min()) > MAX_COORDINATE:
+        raise InputError("vertices", f"coordinates up to {MAX_COORDINATE:g} m", f"{np.abs(plain).max():g}")
     return points, _check_faces("faces", faces, points.shape[1])
 
 
