@@ -79,6 +79,9 @@ class FitConfig:
     """standard deviation of an outline residual"""
     effective_pixels: float = 2000.0
     """how many independent residuals a view counts as, whatever its resolution: neighbouring pixels err together"""
+    smooth_noise_weight: float = 0.5
+    """of a stereo matcher's pixels this share counts in the last stages: they err together over whole parts of a limb,
+    and what is weakly seen (twists, sliding along a limb) would follow their noise"""
     sigma_floor_m: float = 0.010
     """how well the soles lie on the floor"""
     sigma_sunk_m: float = 0.003

@@ -124,6 +124,8 @@ class Problem:
         s[E.ROBUST_OUTLINE] = self.stage.robust_outline_m
         s[E.WINDOW] = self.stage.window_m
         s[E.PIXEL_WEIGHT] = self.config.effective_pixels / max(view.num_person, 1)
+        if self.stage.sensor_noise and view.noise_is_smooth:
+            s[E.PIXEL_WEIGHT] *= self.config.smooth_noise_weight
         s[E.SIGMA_FLOOR] = self.config.sigma_floor_m
         s[E.SIGMA_SUNK] = self.config.sigma_sunk_m
         s[E.ROBUST_FLOOR] = self.stage.robust_floor_m

@@ -36,6 +36,8 @@ class View:
     stride: int
     origin: tuple[int, int]
     keypoints: JointTargets | None = None
+    noise_is_smooth: bool = False
+    """whether the sensor is a stereo matcher, whose noise is smooth over many pixels"""
 
 
 def depth_noise(depth: NDArray[np.float32], person: NDArray[np.bool_], reach: int = 4) -> float:
@@ -93,4 +95,5 @@ def make_view(observation: Observation, pixels: int) -> View:
         stride=stride,
         origin=(int(r0), int(c0)),
         keypoints=joint_targets(observation, distance),
+        noise_is_smooth=known is not None and known.stereo,
     )

@@ -12,8 +12,8 @@ from bodyfit.observe.scene import Scene, pixels_where
 
 MIN_TOP_M, MAX_TOP_M = 1.15, 2.3
 """The height of a standing adult's highest point; hands may be raised."""
-MIN_PART_M2 = 0.04
-"""Surfaces from this size on are looked at: a person may be cut in two by their own arm."""
+MIN_PART_M2 = 0.02
+"""Surfaces from this size on are looked at: a person may be cut in two by their own arm, half a head above it."""
 MERGE_M = 0.45
 """The parts of a person that an arm cuts in two have their middles over nearly the same place."""
 MIN_AREA_M2, MAX_AREA_M2 = 0.12, 2.0
@@ -115,11 +115,12 @@ def _merge(scene: Scene, things: list[Candidate]) -> list[Candidate]:
 
 
 def _touch(a: Candidate, b: Candidate, shape: tuple[int, ...]) -> bool:
-    """Whether two things come within three pixels of one another along a border of about ten pixels."""
+    """Whether two things come within five pixels of one another along a border of about ten: two pixels are dropped on
+    either side of an inner edge."""
     import cv2
 
-    near = cv2.dilate(a.mask(shape).astype(np.uint8), np.ones((7, 7), np.uint8))
-    return int(near[b.rows, b.cols].sum()) >= 30
+    near = cv2.dilate(a.mask(shape).astype(np.uint8), np.ones((11, 11), np.uint8))
+    return int(near[b.rows, b.cols].sum()) >= 40
 
 
 def _without_fragments(found: list[Candidate]) -> list[Candidate]:
