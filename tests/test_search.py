@@ -88,7 +88,7 @@ def test_spots_are_what_the_body_does_not_explain(model: BodyModel) -> None:
     drawn, face = np.where(label == 1, np.float32(2.0), np.float32(0)), np.where(label == 1, 7, -1).astype(np.int32)
     drawn[20:24, 44:50], face[20:24, 44:50] = 0, -1
     drawn[5, 5], face[5, 5] = 0, -1
-    f = 100.0
+    f = 150.0
     view = View(
         depth, label, np.zeros((60, 60), np.int32), np.array([f, f, 30, 30], np.float32), np.eye(3), np.zeros(3),
         np.zeros(4), int((label == 1).sum()), 0.0, 2000.0, 1, (0, 0),

@@ -25,7 +25,7 @@ from bodyfit.kernels.scalar import (
     surface_weights_vjp,
 )
 
-kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 
 # Neighbours overlap by this share of a triangle, so that rounding leaves no gap between them.
 OVERLAP = np.float32(1e-6)

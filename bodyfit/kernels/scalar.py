@@ -21,7 +21,7 @@ from bodyfit.kernels.body import FAST
 ZERO, HALF, ONE, TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
 TINY = np.float32(1e-20)
 
-scalar = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+scalar = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 
 
 @scalar
