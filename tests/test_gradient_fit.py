@@ -150,12 +150,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     assert app([*asked, "--renderer", "mitsuba"]) == 2
 
 
+@pytest.mark.skipif(find_spec("pyredner") is not None, reason="redner is installed")
 def test_redner_is_refused_where_it_is_not_installed() -> None:
-    try:
-        import pyredner  # noqa: F401 # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError:
-        with pytest.raises(MissingExtraError, match=r"pyredner, which is not installed: build redner 0\.4\.28"):
-            make_renderer("redner")
+    with pytest.raises(MissingExtraError, match=r"pyredner, which is not installed: build redner 0\.4\.28"):
+        make_renderer("redner")
 
 
 @pytest.mark.skipif(find_spec("mitsuba") is not None, reason="mitsuba is installed")

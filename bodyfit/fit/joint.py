@@ -199,9 +199,7 @@ def refine(
     assert problem is not None and solution is not None
     rotations, transl = state.rotations.copy(), state.transl.copy()
     rotations[chosen], transl[chosen] = part.rotations, part.transl
-    equations = solution.equations
-    if any(problem.sharing(v) > 1.0 for v in problem.views):
-        equations = replace(problem, shared_noise=True).linearize(solution.state)
+    equations = replace(problem, shared_noise=True, break_ties=False).linearize(solution.state)
     shape_cov, pose_cov_part = covariances(equations)
     pose_cov = np.zeros((T, *pose_cov_part.shape[1:]))
     pose_cov[chosen] = pose_cov_part

@@ -105,6 +105,8 @@ class Problem:
     shape_prior: ShapeGaussian
     sigma_behind_m: float
     use_floor: bool = True
+    break_ties: bool = True
+    """whether arms that do the same are likelier: a tie-breaker is no knowledge and has no part in a covariance"""
     shared_noise: bool = False
     """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
     believed more than that, since the prior over them is a rough one"""
@@ -266,7 +268,7 @@ class Problem:
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
-        pairs = arm_pairs(self.mesh.joint_names)
+        pairs = arm_pairs(self.mesh.joint_names) if self.break_ties else []
         if pairs:
             cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
             out.instant_cost[where] += cost
