@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bodyfit.observe.observation import Observation
     from bodyfit.synthetic.take import Take
 
-FIRST_SEED = 1924
+FIRST_SEED = 2236
 """the seeds below were looked at while the search was built: they say nothing about its success"""
 CONVERGED_M = 0.020
 """a fit has converged when the truth's visible vertices are this near on average"""
