@@ -184,6 +184,28 @@ def test_raised_hand_is_no_second_head() -> None:
     assert known_overlap(observe(frame, gravity_world=GRAVITY), who == 1) > 0.99
 
 
+def test_hand_raised_behind_the_head_is_theirs() -> None:
+    """The forearm is hidden by the head: the hand above it is a piece of its own, up to 40 cm above the head."""
+    arm = [((0.0, -0.2, 1.55), (0.05, -0.2, 2.09), 0.025)]
+    frame, who = Room(people=[(0.0, 2.6, 0.0)], gestures=arm).cast()
+    alone = Room(people=[(0.0, 2.6, 0.0)]).cast()[1]
+    hand = (who == 1) & (alone != 1)
+    assert hand.sum() > 80
+    assert (observe(frame, gravity_world=GRAVITY).label[hand] == PERSON).mean() > 0.6  # its rim is one or two pixels
+
+
+def test_what_stands_beside_a_person_in_plain_sight_is_not_theirs() -> None:
+    """A table's leg within a hand's breadth of where the person stands, with the wall to be seen in between."""
+    leg = ((0.5, 2.58, 0.0), (0.54, 2.62, 0.7))
+    frame, who = Room(boxes=[leg], people=[(0.0, 2.6, 0.0)]).cast()
+    without, _ = Room(people=[(0.0, 2.6, 0.0)]).cast()
+    on_leg = frame.depth < without.depth - 0.1
+    assert on_leg.sum() > 200
+    seen = observe(frame, gravity_world=GRAVITY)
+    assert (seen.label[on_leg] == PERSON).sum() == 0
+    assert known_overlap(seen, who == 1) > 0.98
+
+
 def test_given_mask_wins() -> None:
     frame, who = Room(people=[(0.7, 2.6, 0.0), (-0.7, 3.0, 90.0)]).cast()
     mask = who == 1
