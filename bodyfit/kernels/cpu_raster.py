@@ -37,6 +37,33 @@ NO_AREA, TOO_LARGE = np.float32(1e-12), np.float32(1e30)
 
 
 @kernel
+def all_within(values, most):
+    """Whether every one of values (N,) lies between -most and most; NaN and infinity do not."""
+    wrong = 0
+    for i in range(values.shape[0]):
+        wrong += not (abs(values[i]) <= most)
+    return wrong == 0
+
+
+@kernel
+def all_below(numbers, count):
+    """Whether every one of numbers (N,) int32 lies in 0 ... count - 1."""
+    wrong = 0
+    for i in range(numbers.shape[0]):
+        wrong += (numbers[i] < 0) | (numbers[i] >= count)
+    return wrong == 0
+
+
+@kernel
+def all_equal(a, b):
+    """Whether two arrays (N,) int32 are the same."""
+    wrong = 0
+    for i in range(a.shape[0]):
+        wrong += a[i] != b[i]
+    return wrong == 0
+
+
+@kernel
 def move_points(points, pose, moved):
     """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4)."""
     r00, r01, r02, tx = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]

@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 
 from bodyfit.kernels.cpu_edges import NONE, SHORTEST_CUT_PX
-from bodyfit.kernels.cpu_raster import FAR, kernel, part
+from bodyfit.kernels.cpu_raster import FAR, kernel
 from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, surface_weights
 
 # How far beside an edge (pixels) the question is put what is behind it: over the rounding of a coordinate in a large
@@ -118,45 +118,12 @@ def inside_face(b0, b1, c0, c1, end):
     return low, high
 
 
-@part
-def put_piece(
-    screen, faces, incident, lines, marks, e, behind, planes, plane, perspective, pixel, t, share, u_beside, v_beside,
-    ints, floats, at,
-):  # fmt: skip
-    """Writes one piece of edge e into row `at` of ints and floats: t its middle, share its part of the edge; behind the
-    face behind or -1, plane its row of `planes`; the point beside the edge where it was asked what is behind lies
-    (u_beside, v_beside) from the edge's first end."""
-    ints[at, 0], ints[at, 1], ints[at, 2], ints[at, 3], ints[at, 4] = pixel, marks[e, 0], behind, marks[e, 3], marks[e, 4]
-    u0, v0, q0, dq = lines[e, 0], lines[e, 1], lines[e, 2], lines[e, 5]
-    floats[at, 0], floats[at, 1], floats[at, 2] = t, lines[e, 6] * share, lines[e, 7] * share
-    floats[at, 3], floats[at, 4] = u0 + t * lines[e, 3], v0 + t * lines[e, 4]
-    floats[at, 5] = floats[at, 6] = floats[at, 7] = ZERO
-    floats[at, 9] = floats[at, 10] = floats[at, 11] = floats[at, 12] = ZERO
-    if perspective:
-        q1 = q0 + dq
-        z = ONE / (q0 * (ONE - t) + q1 * t)
-        w0, w1 = q0 * (ONE - t) * z, q1 * t * z
-    else:
-        z, w0, w1 = -(q0 + dq * t), ONE - t, t
-    floats[at, 5 + marks[e, 1]], floats[at, 5 + marks[e, 2]], floats[at, 8] = w0, w1, z
-    beside = marks[e, 8]
-    if beside >= 0:
-        ints[at, 2] = incident[beside, 0]
-        floats[at, 9 + incident[beside, 1]], floats[at, 9 + incident[beside, 2]], floats[at, 12] = w0, w1, z
-    elif behind >= 0:
-        a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
-        u, v = (u0 - planes[plane, 0]) + u_beside, (v0 - planes[plane, 1]) + v_beside
-        lb, lc = u * planes[plane, 3] + v * planes[plane, 4], u * planes[plane, 5] + v * planes[plane, 6]
-        w0, w1, w2, z = surface_weights(ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective)
-        floats[at, 9], floats[at, 10], floats[at, 11], floats[at, 12] = w0, w1, w2, z
-
-
 @kernel
 def look_behind(
-    screen, faces, bounds, incident, lines, marks, width, chosen, planes, perspective, pixels, n_slots, firsts, links,
-    first_cuts, next_cuts, cuts, owner, room, ints, floats,
+    bounds, incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts, links, first_cuts, next_cuts, cuts,
+    owner, room, parts, places,
 ):  # fmt: skip
-    """The parts of the cut edges that are seen, each with what is behind it, as pieces in ints and floats.
+    """The parts of the cut edges that are seen, each with what is behind it: parts and places as in `fill_pieces`.
 
     lines, marks: the edges as `describe_edges` tells; pixels (n_slots,): row × width + column; firsts, links: the faces
     of each pixel; first_cuts, next_cuts: the cuts of each pixel; room: the longest list of a pixel. Returns how many
@@ -166,15 +133,15 @@ def look_behind(
     of the others nothing changes, so that one look in the middle tells which is next behind.
     """
     room = (room + 7) & ~7
-    hides = np.empty((room, 2), screen.dtype)
+    hides = np.empty((room, 2), lines.dtype)
     which = np.empty(room, np.int64)
-    lies = np.empty((room, 4), screen.dtype)  # first, last, q at the cut's beginning, growth of q
-    stops = np.empty(2 * room + 2, screen.dtype)
+    lies = np.empty((room, 4), lines.dtype)  # first, last, q at the cut's beginning, growth of q
+    stops = np.empty(2 * room + 2, lines.dtype)
     # Of the pixel's faces, for eight at once: the weight of the second corner at its centre and its growth per pixel, the
     # same of the third, q and its growth.
-    near = np.empty((9, room), screen.dtype)
+    near = np.empty((9, room), lines.dtype)
     listed, some = np.empty(room, np.int32), np.empty(room, np.int32)
-    least = np.empty(room, screen.dtype)
+    least = np.empty(room, lines.dtype)
     kept = 0
     for slot in range(n_slots):
         pixel = pixels[slot]
@@ -314,14 +281,51 @@ def look_behind(
                     if now == before:
                         continue
                     if before > -2 and stops[m] > begin:
-                        if kept < ints.shape[0]:
+                        if kept < parts.shape[0]:
                             middle = HALF * (begin + stops[m])
-                            put_piece(
-                                screen, faces, incident, lines, marks, e, chosen[before] if before >= 0 else NONE,
-                                planes, before, perspective, pixel, t0 + middle, stops[m] - begin,
-                                u_off + middle * du, v_off + middle * dv, ints, floats, kept,
-                            )  # fmt: skip
+                            parts[kept, 0], parts[kept, 1], parts[kept, 2] = pixel, e, before
+                            places[kept, 0], places[kept, 1] = t0 + middle, stops[m] - begin
+                            places[kept, 2], places[kept, 3] = u_off + middle * du, v_off + middle * dv
                         kept += 1
                     begin, before = stops[m], now
                 begin = stop
     return kept
+
+
+@kernel
+def fill_pieces(screen, faces, incident, lines, marks, chosen, planes, perspective, parts, places, ints, floats):
+    """Writes ints and floats of the pieces that `look_behind` found, (N,) = (pixel, edge, row of planes or -1) each.
+
+    parts (N, 3) int32, places (N, 4) = the share of the edge at the piece's middle, the piece's share of the edge, and
+    the point beside the edge (u, v), from its first end, where it was asked what is behind.
+    """
+    for at in range(parts.shape[0]):
+        pixel, e, plane = parts[at, 0], parts[at, 1], parts[at, 2]
+        t, share = places[at, 0], places[at, 1]
+        u0, v0, q0 = lines[e, 0], lines[e, 1], lines[e, 2]
+        q1 = q0 + lines[e, 5]
+        ints[at, 0], ints[at, 1], ints[at, 2], ints[at, 3], ints[at, 4] = pixel, marks[e, 0], -1, marks[e, 3], marks[e, 4]
+        floats[at, 0], floats[at, 1], floats[at, 2] = t, lines[e, 6] * share, lines[e, 7] * share
+        floats[at, 3], floats[at, 4] = u0 + t * lines[e, 3], v0 + t * lines[e, 4]
+        floats[at, 5] = floats[at, 6] = floats[at, 7] = ZERO
+        floats[at, 9] = floats[at, 10] = floats[at, 11] = floats[at, 12] = ZERO
+        if perspective:
+            z = ONE / (q0 * (ONE - t) + q1 * t)
+            w0, w1 = q0 * (ONE - t) * z, q1 * t * z
+        else:
+            z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
+        floats[at, 5 + marks[e, 1]], floats[at, 5 + marks[e, 2]], floats[at, 8] = w0, w1, z
+        beside = marks[e, 8]
+        if beside >= 0:
+            ints[at, 2] = incident[beside, 0]
+            floats[at, 9 + incident[beside, 1]], floats[at, 9 + incident[beside, 2]], floats[at, 12] = w0, w1, z
+        elif plane >= 0:
+            behind = chosen[plane]
+            ints[at, 2] = behind
+            a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
+            u, v = (u0 - planes[plane, 0]) + places[at, 2], (v0 - planes[plane, 1]) + places[at, 3]
+            lb, lc = u * planes[plane, 3] + v * planes[plane, 4], u * planes[plane, 5] + v * planes[plane, 6]
+            w0, w1, w2, z = surface_weights(
+                ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective
+            )
+            floats[at, 9], floats[at, 10], floats[at, 11], floats[at, 12] = w0, w1, w2, z

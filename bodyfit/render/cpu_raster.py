@@ -189,16 +189,20 @@ class CpuRaster:
         self._scratch.give(slots)
         kept, space = 0, 2 * n + 256
         while True:
-            ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
+            parts, places = np.empty((space, 3), np.int32), np.empty((space, 4), self.dtype)
             kept = cpu_visible.look_behind(
-                screen, faces, topology.bounds, topology.incident, lines, marks, width, chosen, planes,
-                self.perspective, pixels, n_slots, firsts, links, first_cuts, next_cuts, cuts, owner, longest, ints,
-                floats,
+                topology.bounds, topology.incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts,
+                links, first_cuts, next_cuts, cuts, owner, longest, parts, places,
             )  # fmt: skip
             if kept <= space:
                 break
             space = kept
-        return Pieces(ints[:kept].copy(), floats[:kept].copy())
+        ints, floats = np.empty((kept, cpu_edges.INTS), np.int32), np.empty((kept, cpu_edges.FLOATS), self.dtype)
+        cpu_visible.fill_pieces(
+            screen, faces, topology.incident, lines, marks, chosen, planes, self.perspective, parts[:kept],
+            places[:kept], ints, floats,
+        )  # fmt: skip
+        return Pieces(ints, floats)
 
     def _finish(self, b: int, v_screen: Array, v_points: Array, v_intrinsics: Array) -> None:
         kernels.project_points_vjp(
