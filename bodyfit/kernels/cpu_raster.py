@@ -40,27 +40,28 @@ NO_AREA, TOO_LARGE = np.float32(1e-12), np.float32(1e30)
 def all_within(values, most):
     """Whether every one of values (N,) lies between -most and most; NaN and infinity do not."""
     wrong = 0
-    for i in range(values.shape[0]):
-        wrong += not (abs(values[i]) <= most)
+    for i in range(np.uintp(values.shape[0])):
+        wrong |= np.int32(not (abs(values[i]) <= np.float32(most)))
     return wrong == 0
 
 
 @kernel
 def all_below(numbers, count):
     """Whether every one of numbers (N,) int32 lies in 0 ... count - 1."""
-    wrong = 0
-    for i in range(numbers.shape[0]):
-        wrong += (numbers[i] < 0) | (numbers[i] >= count)
-    return wrong == 0
+    largest = np.uint32(0)
+    for i in range(np.uintp(numbers.shape[0])):
+        number = np.uint32(numbers[i])  # what is negative is large
+        largest = number if number > largest else largest
+    return largest < count
 
 
 @kernel
 def all_equal(a, b):
     """Whether two arrays (N,) int32 are the same."""
-    wrong = 0
-    for i in range(a.shape[0]):
-        wrong += a[i] != b[i]
-    return wrong == 0
+    differs = 0
+    for i in range(np.uintp(a.shape[0])):
+        differs |= a[i] ^ b[i]
+    return differs == 0
 
 
 @kernel
