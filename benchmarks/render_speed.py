@@ -140,7 +140,7 @@ PANEL = (430, 330)
 
 
 def draw_panel(title: str, unit: str, costs: dict[float, Cost]) -> Any:
-    """A picture (H, W, 3) of CPU milliseconds, forward and with gradient, against what they grow with; both scales log."""
+    """A picture (H, W, 3) of CPU milliseconds, forward and with gradient, against pixels or triangles; log scales."""
     import cv2
 
     width, height = PANEL
@@ -168,7 +168,7 @@ def draw_panel(title: str, unit: str, costs: dict[float, Cost]) -> Any:
         cv2.line(image, (left, y), (right, y), FAINT, 1)
         text(f"{tick:g}", 22, y + 4)
     for x in xs:
-        text(f"{x / 1000:.3g}k", place(x, low)[0], bottom + 18, middle=True)
+        text(f"{x / 1000:.0f}k" if x >= 1e4 else f"{x / 1000:.1f}k", place(x, low)[0], bottom + 18, middle=True)
     text(title, left, 22)
     text(unit, (left + right) // 2, bottom + 40, middle=True)
     for n, (name, color) in enumerate(zip(("forward", "forward and backward"), COLORS, strict=True)):
@@ -211,13 +211,15 @@ def main() -> int:
     print("| what | forward | forward and backward |\n|---|---|---|")
     usual = measure(native, cover, repeat)
     print(f"| alpha, depth, 640×480, 27k triangles | {usual} |")
+    missing = []
     for name in ("mitsuba", "redner"):
         try:
             other = make_renderer(name)
-        except BodyfitError as missing:
-            print(f"| the same, {name} | not installed: {missing} | |")
+        except BodyfitError as error:
+            missing.append(str(error))
+            print(f"| the same, {name} | not installed | not installed |")
             continue
-        print(f"| the same, {name} | {measure(other, cover, 3)} |", flush=True)
+        print(f"| the same, {name}, median of 3 | {measure(other, cover, 3)} |", flush=True)
     print(f"| the same, 4 × 4 samples | {measure(native, cover, repeat, samples=4)} |")
     print(f"| alpha, depth, normals | {measure(native, everything, repeat)} |")
     print(f"| alpha, colour (harmonics, a directional light) | {measure(native, shaded, repeat, lighting=lighting)} |")
@@ -230,6 +232,8 @@ def main() -> int:
         n_faces = len(body(level)[1])
         by_triangles[n_faces] = measure(native, cover, repeat, level)
         print(f"| alpha, depth, 640×480, {n_faces} triangles | {by_triangles[n_faces]} |")
+    for message in missing:
+        print(f"\n{message}")
     if asked.plot is not None:
         write_plot(asked.plot, by_pixels, by_triangles)
     return 0

@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import FAR, kernel, part
+from bodyfit.kernels.cpu_raster import FAR, kernel
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of
 
 SHORTEST_CUT_PX = np.float32(1e-6)

@@ -26,8 +26,9 @@ from bodyfit.kernels.scalar import (
 )
 
 kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
-# For what is called with arrays in a loop: a call, inlined by LLVM or not, counts each array's references up and down in
-# atomic instructions, which take longer than the work on a pixel. Inlined by Numba, there is no call.
+# For what is called with arrays in a loop: a call, inlined by LLVM or not, counts each array's references up and down
+# in atomic instructions, which take longer than the work on a pixel. Inlined by Numba, without a loop of its own, it
+# leaves no call; what has loops is written out where it is needed.
 part = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", inline="always")
 
 # Neighbours overlap by this share of a triangle, so that rounding leaves no gap between them.
@@ -196,7 +197,8 @@ def draw(screen, faces, boxes, n_fronts, n_backs, samples, reach, nearest, ids):
     for m in range(n_fronts + n_backs):
         k = np.uintp(m if m < n_fronts else first_back + m - n_fronts)
         f = boxes[k, 0]
-        r0, r1, c0, c1 = np.uintp(boxes[k, 1]), np.uintp(boxes[k, 2] + 1), np.uintp(boxes[k, 3]), np.uintp(boxes[k, 4] + 1)
+        r0, r1 = np.uintp(boxes[k, 1]), np.uintp(boxes[k, 2] + 1)
+        c0, c1 = np.uintp(boxes[k, 3]), np.uintp(boxes[k, 4] + 1)
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         qa, qb, qc = screen[a, 2], screen[b, 2], screen[c, 2]
         if m >= n_fronts:
@@ -266,7 +268,7 @@ def cover(nearest, samples, reach, perspective, alpha, depth):
 
     nearest (H n, W n) has a meaning in reach alone.
     """
-    height, width = alpha.shape
+    height = alpha.shape[0]
     if reach[1] < reach[0] or reach[3] < reach[2]:
         alpha[:], depth[:] = ZERO, ZERO
         return

@@ -26,11 +26,11 @@ COVERS = np.float32(-1e-7)
 def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, candidates, chosen, planes, lengths, firsts, links):
     """Lists of the faces whose bounding boxes meet each numbered pixel.
 
-    signs (F,) as of face_signs; only: leave out faces of another sign than this; 0: none. Fills chosen (F + 1,) with the
-    faces in any list; planes (F, 9), of each of these: u, v, q of the first corner and how the weights of the second and
-    third and q change per pixel. firsts (n_slots,), which comes -1, is where a pixel's list begins in links (N, 2) =
-    next row or -1, place in `chosen`; lengths (n_slots,), which comes 0, is how long it is. candidates (F + 1,) is
-    scratch. Returns the number of links, also where they did not fit: the caller then brings more.
+    signs (F,) as of face_signs; only: leave out faces of another sign than this; 0: none. Fills chosen (F + 1,) with
+    the faces in any list; planes (F, 9), of each of these: u, v, q of the first corner and how the weights of the
+    second and third and q change per pixel. firsts (n_slots,), which comes -1, is where a pixel's list begins in links
+    (N, 2) = next row or -1, place in `chosen`; lengths (n_slots,), which comes 0, is how long it is. candidates (F +
+    1,) is scratch. Returns the number of links, also where they did not fit: the caller then brings more.
     """
     height, width = slots.shape
     one, rest, six, all_bits = np.uint64(1), np.uint64(63), np.uint64(6), ~np.uint64(0)
@@ -137,8 +137,8 @@ def look_behind(
     which = np.empty(room, np.int64)
     lies = np.empty((room, 4), lines.dtype)  # first, last, q at the cut's beginning, growth of q
     stops = np.empty(2 * room + 2, lines.dtype)
-    # Of the pixel's faces, for eight at once: the weight of the second corner at its centre and its growth per pixel, the
-    # same of the third, q and its growth.
+    # Of the pixel's faces, for eight at once: the weight of the second corner at its centre and its growth per pixel,
+    # the same of the third, q and its growth.
     near = np.empty((9, room), lines.dtype)
     listed, some = np.empty(room, np.int32), np.empty(room, np.int32)
     least = np.empty(room, lines.dtype)
@@ -204,7 +204,7 @@ def look_behind(
                 if not low < high:
                     continue
                 f = chosen[listed[h]]
-                own = f == own_a or f == own_b
+                own = f in (own_a, own_b)
                 if more >= 0:
                     for k in range(bounds[more, 0], bounds[more, 1]):
                         own = own or incident[k, 0] == f
@@ -304,7 +304,8 @@ def fill_pieces(screen, faces, incident, lines, marks, chosen, planes, perspecti
         t, share = places[at, 0], places[at, 1]
         u0, v0, q0 = lines[e, 0], lines[e, 1], lines[e, 2]
         q1 = q0 + lines[e, 5]
-        ints[at, 0], ints[at, 1], ints[at, 2], ints[at, 3], ints[at, 4] = pixel, marks[e, 0], -1, marks[e, 3], marks[e, 4]
+        ints[at, 0], ints[at, 1], ints[at, 2] = pixel, marks[e, 0], -1
+        ints[at, 3], ints[at, 4] = marks[e, 3], marks[e, 4]
         floats[at, 0], floats[at, 1], floats[at, 2] = t, lines[e, 6] * share, lines[e, 7] * share
         floats[at, 3], floats[at, 4] = u0 + t * lines[e, 3], v0 + t * lines[e, 4]
         floats[at, 5] = floats[at, 6] = floats[at, 7] = ZERO

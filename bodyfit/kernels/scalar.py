@@ -133,7 +133,7 @@ def surface_depth_vjp(u, v, ua, va, qa, ub, vb, qb, uc, vc, qc, perspective, v_z
 
 @scalar
 def plane_sum(ua, va, qa, ub, vb, qb, uc, vc, qc, s, su, sv):
-    """The sum of w q over any points of a triangle's plane with weights w, from the sums s of w, su of w u, sv of w v."""
+    """The sum of w q over points of a triangle's plane with weights w, from the sums s of w, su of w u, sv of w v."""
     du, dv = slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc)
     return s * qa + du * (su - s * ua) + dv * (sv - s * va)
 
