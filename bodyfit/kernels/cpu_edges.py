@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import FAR, kernel
+from bodyfit.kernels.cpu_raster import FAR, kernel, part
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of
 
 SHORTEST_CUT_PX = np.float32(1e-6)
@@ -27,7 +27,7 @@ the face in front, as long as the piece; 3, 4 its middle; 5-7 weights of the fro
 the same of the face behind."""
 
 
-@kernel
+@part
 def slope_into(screen, faces, incident, row, sign):
     """How q grows across an edge into the face of a row of `incident`, per edge's length, seen from side ±1."""
     f = incident[row, 0]
