@@ -28,18 +28,34 @@ the same of the face behind."""
 
 
 @part
-def slope_into(screen, faces, incident, row, sign):
-    """How q grows across an edge into the face of a row of `incident`, per edge's length, seen from side ±1."""
-    f = incident[row, 0]
-    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-    su, sv = slope_of(
-        screen[a, 0], screen[a, 1], screen[a, 2],
-        screen[b, 0], screen[b, 1], screen[b, 2],
-        screen[c, 0], screen[c, 1], screen[c, 2],
-    )  # fmt: skip
-    i, j = faces[f, incident[row, 1]], faces[f, incident[row, 2]]
-    du, dv = screen[j, 0] - screen[i, 0], screen[j, 1] - screen[i, 1]
-    return np.float32(sign) * (dv * -su + du * sv)
+def front_of_side(screen, faces, areas, incident, first, last, sign):
+    """Of an edge's faces that lie on one side of it (sign ±1), the row of the one that is in front; -1 if none."""
+    best, best_slope = NONE, FAR * ONE
+    several = 0
+    for k in range(first, last):
+        area = areas[incident[k, 0]]
+        if area * np.float32(incident[k, 3]) * np.float32(sign) > ZERO:
+            several += 1
+            best = k
+    if several < 2:
+        return best
+    for k in range(first, last):
+        f = incident[k, 0]
+        if not areas[f] * np.float32(incident[k, 3]) * np.float32(sign) > ZERO:
+            continue
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        su, sv = slope_of(
+            screen[a, 0], screen[a, 1], screen[a, 2],
+            screen[b, 0], screen[b, 1], screen[b, 2],
+            screen[c, 0], screen[c, 1], screen[c, 2],
+        )  # fmt: skip
+        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
+        du, dv = screen[j, 0] - screen[i, 0], screen[j, 1] - screen[i, 1]
+        # into the face, across the edge: the nearer face's q grows more there
+        slope = np.float32(sign) * (dv * -su + du * sv)
+        if slope > best_slope:
+            best, best_slope = k, slope
+    return best
 
 
 @kernel
@@ -82,30 +98,18 @@ def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, whic
         both = np.uint8(0)
         for m in range(first, last):
             both |= signs[np.uintp(sides[m])]
-        if (both == 3) if which == 0 else (both != 3):
-            continue
-        # On each side that has any, the face in front is the one whose q grows most into it.
-        for side in range(2):
-            sign = 1 - 2 * side
-            row, several = NONE, 0
-            if both & (1 << side):
-                for m in range(first, last):
-                    if areas[incident[m, 0]] * np.float32(incident[m, 3] * sign) > ZERO:
-                        several += 1
-                        row = m
-            if several > 1:
-                best = FAR * ONE
-                for m in range(first, last):
-                    if areas[incident[m, 0]] * np.float32(incident[m, 3] * sign) > ZERO:
-                        slope = slope_into(screen, faces, incident, m, sign)
-                        if slope > best:
-                            row, best = m, slope
-            if side == 0 or row >= 0:
-                found[n, 0 if which == 0 else side] = row
         if which == 0:
-            found[n, 1] = NONE
-            if both == 0 or (only != 0 and areas[incident[found[n, 0], 0]] * np.float32(only) < ZERO):
+            if both != 1 and both != 2:
                 continue
+            row = front_of_side(screen, faces, areas, incident, first, last, 1 if both == 1 else -1)
+            if only != 0 and areas[incident[row, 0]] * np.float32(only) < ZERO:
+                continue
+            found[n, 0], found[n, 1] = row, NONE
+        else:
+            if both != 3:
+                continue
+            found[n, 0] = front_of_side(screen, faces, areas, incident, first, last, 1)
+            found[n, 1] = front_of_side(screen, faces, areas, incident, first, last, -1)
         n += 1
     return n
 
