@@ -309,6 +309,25 @@ def test_a_renderer_finds_out_that_its_mesh_has_changed() -> None:
         torch.testing.assert_close(v.grad, gradient(mesh, view), atol=1e-12, rtol=0)
 
 
+def test_faces_written_anew_into_the_same_array_are_noticed() -> None:
+    mesh, view, context = turned(two_boxes(), 0.35, 0.45, 0.2), camera(), RenderContext(threads=1)
+    faces = mesh.faces.copy()
+    for other in (mesh.faces, mesh.faces[: len(faces) // 2].repeat(2, axis=0)):
+        faces[:] = other
+        torch.testing.assert_close(gradient(mesh, view, faces, context=context), gradient(mesh, view, other.copy()))
+
+
+def test_a_box_between_the_samples_has_its_edges_whichever_way_it_is_wound() -> None:
+    view = camera()
+    middle = torch.tensor([0.4, 0.3, 0.0], dtype=torch.float64) / view.intrinsics[:2].mean() * 2.5
+    small = turned(box((-0.004, -0.004, -0.004), (0.004, 0.004, 0.004)), 0.35, 0.45, 0.2)
+    mesh = Mesh(small.vertices + middle, small.faces)
+    assert render(mesh.vertices, mesh.faces, view).alpha.sum() == 0
+    outwards, inwards = gradient(mesh, view), gradient(mesh, view, mesh.faces[:, ::-1].copy())
+    assert float(outwards.abs().max()) > 0
+    torch.testing.assert_close(inwards, outwards, atol=1e-8, rtol=1e-8)
+
+
 def test_topology() -> None:
     whole, parts = two_boxes(), split(two_boxes())
     one, other = (find_topology(m.faces, m.vertices.numpy()[None]) for m in (whole, parts))

@@ -51,6 +51,7 @@ CASES: dict[str, Any] = {
     "surface_weights orthographic": lambda: [*numbers(3, 0.2, 0.6), *numbers(3, -2.0, -0.3), False],
     "surface_depth": lambda: [1.2, 1.1, *placed_triangle(0.3, 2.0), True],
     "surface_depth orthographic": lambda: [1.2, 1.1, *placed_triangle(-2.0, -0.3), False],
+    "plane_sum": lambda: [*placed_triangle(0.3, 2.0), *numbers(3, -1.0, 2.0)],
     "unit": lambda: numbers(3, 0.3, 2.0),
     "area_normal": lambda: numbers(9),
     "diffuse_harmonics": lambda: unit(),
@@ -65,6 +66,7 @@ FIXED = {
     "barycentrics": (0, 1),
     "surface_weights": (6,),
     "surface_depth": (0, 1, 11),
+    "plane_sum": (9, 10, 11),
     "toward": (0, 1, 2),
 }
 CONSTANT_OUTPUTS = {"diffuse_harmonics": 1}

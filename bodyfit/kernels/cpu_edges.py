@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import FAR, kernel
+from bodyfit.kernels.cpu_raster import FAR, kernel, part
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of
 
 SHORTEST_CUT_PX = np.float32(1e-6)
@@ -27,7 +27,7 @@ the face in front, as long as the piece; 3, 4 its middle; 5-7 weights of the fro
 the same of the face behind."""
 
 
-@kernel
+@part
 def front_of_side(screen, faces, areas, incident, first, last, sign):
     """Of an edge's faces that lie on one side of it (sign ±1), the row of the one that is in front; -1 if none."""
     best, best_slope = NONE, FAR * ONE
@@ -63,31 +63,41 @@ def face_signs(areas, signs):
     """signs (2 F,) uint8 = 1 for positive areas, 2 for negative ones, 0 for none; the second half turned round."""
     n = areas.shape[0]
     for f in range(n):
-        positive, negative = areas[f] > ZERO, areas[f] < ZERO
-        signs[f] = np.uint8(positive) + np.uint8(2) * np.uint8(negative)
-        signs[n + f] = np.uint8(negative) + np.uint8(2) * np.uint8(positive)
+        positive, negative = np.uint8(areas[f] > ZERO), np.uint8(areas[f] < ZERO)
+        signs[f] = positive | (negative << np.uint8(1))
+    for f in range(n):
+        signs[n + f] = (signs[f] >> np.uint8(1)) | (signs[f] << np.uint8(1)) & np.uint8(2)
 
 
 @kernel
-def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, which, only, found):
+def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, which, only, edges, found):
     """Rows of `incident` of the edges that matter: found (E, 2) in front and, for seams, beside. Returns how many.
 
     starts (E + 1,), sides (N,) and incident (N, 4): of each edge the faces with their corner numbers at the edge's
     first and second end, and +1 or -1 as the face is wound from the first to the second or back; sides is the face
     and that sign in one number, f or F + f. signs (2 F,) comes from face_signs. which: 0 for the outlines, 1 for the
     seams (seams (E,) says which are). only: leave out outlines whose face in front has another sign than this; 0: none.
+    edges (E,) is scratch.
     """
-    n = 0
+    # First those that may be: with faces on one side, or on both, as far as the first and the last one tell. Without
+    # branches, as what is no such edge is overwritten by the next.
+    n_edges = np.uintp(0)
     for e in range(starts.shape[0] - 1):
-        first, last = starts[e], starts[e + 1]
-        if which == 1 and not seams[e]:
-            continue
-        if last - first == 2:
-            both = signs[np.uintp(sides[np.uintp(first)])] | signs[np.uintp(sides[np.uintp(first + 1)])]
+        first, last = np.uintp(starts[e]), np.uintp(starts[e + 1])
+        both = signs[np.uintp(sides[first])] | signs[np.uintp(sides[last - np.uintp(1)])]
+        more = last - first > np.uintp(2)
+        edges[n_edges] = e
+        if which == 0:
+            n_edges += np.uintp((both == np.uint8(1)) | (both == np.uint8(2)) | ((both == np.uint8(0)) & more))
         else:
-            both = np.uint8(0)
-            for k in range(first, last):
-                both |= signs[np.uintp(sides[k])]
+            n_edges += np.uintp(seams[e] & ((both == np.uint8(3)) | more))
+    n = 0
+    for k in range(n_edges):
+        e = edges[k]
+        first, last = starts[e], starts[e + 1]
+        both = np.uint8(0)
+        for m in range(first, last):
+            both |= signs[np.uintp(sides[m])]
         if which == 0:
             if both != 1 and both != 2:
                 continue
@@ -125,46 +135,53 @@ def inside_image(u0, v0, u1, v1, width, height):
 
 
 @kernel
-def most_cuts(screen, faces, incident, found, n_found, width, height):
-    """At least as many as cut_edges will make."""
+def describe_edges(screen, faces, areas, bounds, incident, found, n_found, width, height, lines, marks):
+    """What the kernels below ask of each edge found, side by side. Returns at least as many as cut_edges will make.
+
+    lines (E, 8) = u, v, q of its first end, the way (u, v, q) to the second, and its normal (u, v) away from the face
+    in front, as long as the edge. marks (E, 9) int32 = the face in front, its corners at the two ends, the ends' own
+    numbers, the first and the last face about the edge, its row of `incident` if there are more than two such faces,
+    else -1, and the row beside or -1. bounds (N, 2): for a row of `incident` the first and last row of its edge.
+    """
     total = 0
     for e in range(n_found):
-        k = found[e, 0]
-        f = incident[k, 0]
-        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
-        t0, t1 = inside_image(screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1], width, height)
+        row = found[e, 0]
+        f, first, second = incident[row, 0], incident[row, 1], incident[row, 2]
+        i, j = faces[f, first], faces[f, second]
+        u, v, q = screen[i, 0], screen[i, 1], screen[i, 2]
+        du, dv, dq = screen[j, 0] - u, screen[j, 1] - v, screen[j, 2] - q
+        away = ONE if areas[f] * np.float32(incident[row, 3]) > ZERO else -ONE
+        lines[e, 0], lines[e, 1], lines[e, 2], lines[e, 3], lines[e, 4], lines[e, 5] = u, v, q, du, dv, dq
+        lines[e, 6], lines[e, 7] = away * dv, -away * du
+        begin, end = bounds[row, 0], bounds[row, 1]
+        marks[e, 0], marks[e, 1], marks[e, 2], marks[e, 3], marks[e, 4] = f, first, second, i, j
+        marks[e, 5], marks[e, 6] = incident[begin, 0], incident[end - 1, 0]
+        marks[e, 7], marks[e, 8] = row if end - begin > 2 else -1, found[e, 1]
+        t0, t1 = inside_image(u, v, u + du, v + dv, width, height)
         if t0 < t1:
-            span = (abs(screen[j, 0] - screen[i, 0]) + abs(screen[j, 1] - screen[i, 1])) * (t1 - t0)
+            span = (abs(du) + abs(dv)) * (t1 - t0)
             # on an edge far longer than the image, rounding makes the span a guess
             total += np.int64(span) + 6 if span < np.float32(width) else width + height + 6
     return total
 
 
 @kernel
-def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, about, cuts, owner, places):
+def cut_edges(lines, n_found, slots, bits, cuts, owner, pixels, first_cuts, next_cuts):
     """Cuts edges at the borders of pixels.
 
-    Fills cuts (N, 4) = share of the edge where the cut begins and where it ends, and the edge's normal (u, v) away
-    from the face in front, as long as the whole edge, and owner (N,), the edge's place in `found`; numbers the pixels
-    met in slots (H, W) int32, which comes filled with -1, and gives rows (H, 2) the first and last such column.
-    Returns the numbers of cuts and of pixels.
+    Fills cuts (N, 2) = share of the edge where the cut begins and where it ends, and owner (N,), the edge's place in
+    `lines`; numbers the pixels met in slots (H, W) int32, and sets their bits in bits (H, W / 64 + 2) uint64,
+    which comes 0. pixels (N,) = row × width + column of each number, first_cuts (N,) = its first cut, next_cuts (N,) =
+    each cut's next in the same pixel, or -1. Returns the numbers of cuts and of pixels.
     """
     height, width = slots.shape
     n = n_slots = 0
     for e in range(n_found):
-        k = found[e, 0]
-        f = incident[k, 0]
-        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
-        u0, v0 = screen[i, 0], screen[i, 1]
-        u1, v1 = screen[j, 0], screen[j, 1]
-        t, t_end = inside_image(u0, v0, u1, v1, width, height)
+        u0, v0, du, dv = lines[e, 0], lines[e, 1], lines[e, 3], lines[e, 4]
+        t, t_end = inside_image(u0, v0, u0 + du, v0 + dv, width, height)
         if not t < t_end:
             continue
-        du, dv = u1 - u0, v1 - v0
         length = sqrt(du * du + dv * dv)
-        # away from the face in front
-        away = ONE if areas[f] * np.float32(incident[k, 3]) > ZERO else -ONE
-        nu, nv = away * dv, -away * du
         # The next borders of pixels on the way are counted, not added up: however long the edge, they come to an end.
         at_u, at_v = u0 + t * du + HALF, v0 + t * dv + HALF
         step_u, step_v = (1 if du > ZERO else -1), (1 if dv > ZERO else -1)
@@ -190,17 +207,17 @@ def cut_edges(screen, faces, areas, incident, found, n_found, slots, rows, about
             column = np.int64(np.floor(u0 + middle * du + HALF))
             row = np.int64(np.floor(v0 + middle * dv + HALF))
             if 0 <= column < width and 0 <= row < height:
-                if slots[row, column] < 0:
+                word, bit = np.uint64(column) >> np.uint64(6), np.uint64(1) << (np.uint64(column) & np.uint64(63))
+                if not bits[row, word] & bit:
+                    bits[row, word] |= bit
                     slots[row, column] = n_slots
+                    pixels[n_slots], first_cuts[n_slots] = row * width + column, -1
                     n_slots += 1
-                    for r in range(max(row - 1, 0), row + 1):
-                        for c in range(max(column - 1, 0), column + 1):
-                            about[r, c] = 1
-                    rows[row, 0], rows[row, 1] = min(rows[row, 0], column), max(rows[row, 1], column)
                 if n == cuts.shape[0]:
                     return -1, n_slots
-                cuts[n, 0], cuts[n, 1], cuts[n, 2], cuts[n, 3] = t, stop, nu, nv
-                owner[n], places[n] = e, slots[row, column]
+                slot = slots[row, column]
+                cuts[n, 0], cuts[n, 1] = t, stop
+                owner[n], next_cuts[n], first_cuts[slot] = e, first_cuts[slot], n
                 n += 1
             t = stop
     return n, n_slots

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
+from bodyfit.kernels.cpu_raster import kernel, part, scatter_weights, share_of, weights_at
 from bodyfit.kernels.scalar import HALF, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
 
 
@@ -78,7 +78,7 @@ def paint_jumps(faces, ints, floats, values, v_image, jumps):
         jumps[p] = total
 
 
-@kernel
+@part
 def seen_normal(normals, a, b, c, pa, pb, pc, area):
     """The interpolated normal at length 1, turned to the side that is seen, and before both."""
     x = pa * normals[a, 0] + pb * normals[b, 0] + pc * normals[c, 0]
@@ -90,7 +90,7 @@ def seen_normal(normals, a, b, c, pa, pb, pc, area):
     return nx, ny, nz, x, y, z
 
 
-@kernel
+@part
 def seen_normal_vjp(normals, a, b, c, pa, pb, pc, area, x, y, z, v_nx, v_ny, v_nz, v_normals):
     """Adds to v_normals (V, 3) float64 and returns the cotangents of the weights."""
     gx, gy, gz = unit_vjp(x, y, z, v_nx, v_ny, v_nz)

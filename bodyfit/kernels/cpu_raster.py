@@ -17,20 +17,52 @@ from bodyfit.kernels.scalar import (
     ZERO,
     barycentrics,
     barycentrics_vjp,
+    plane_sum_vjp,
     project,
     project_vjp,
     signed_area,
-    surface_depth_vjp,
     surface_weights,
     surface_weights_vjp,
 )
 
 kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
+# For what is called with arrays in a loop: a call, inlined by LLVM or not, counts each array's references up and down
+# in atomic instructions, which take longer than the work on a pixel. Inlined by Numba, without a loop of its own, it
+# leaves no call; what has loops is written out where it is needed.
+part = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", inline="always")
 
 # Neighbours overlap by this share of a triangle, so that rounding leaves no gap between them.
 OVERLAP = np.float32(1e-6)
 FAR = np.float32(-3e38)
 NO_AREA, TOO_LARGE = np.float32(1e-12), np.float32(1e30)
+
+
+@kernel
+def all_within(values, most):
+    """Whether every one of values (N,) lies between -most and most; NaN and infinity do not."""
+    wrong = 0
+    for i in range(np.uintp(values.shape[0])):
+        wrong |= np.int32(not (abs(values[i]) <= np.float32(most)))
+    return wrong == 0
+
+
+@kernel
+def all_below(numbers, count):
+    """Whether every one of numbers (N,) int32 lies in 0 ... count - 1."""
+    largest = np.uint32(0)
+    for i in range(np.uintp(numbers.shape[0])):
+        number = np.uint32(numbers[i])  # what is negative is large
+        largest = number if number > largest else largest
+    return largest < count
+
+
+@kernel
+def all_equal(a, b):
+    """Whether two arrays (N,) int32 are the same."""
+    differs = 0
+    for i in range(np.uintp(a.shape[0])):
+        differs |= a[i] ^ b[i]
+    return differs == 0
 
 
 @kernel
@@ -48,20 +80,23 @@ def move_points(points, pose, moved):
 
 @kernel
 def move_points_vjp(points, pose, v_moved, v_points, v_pose):
-    """Fills v_points (V, 3) and adds to v_pose (4, 4) float64."""
+    """Fills v_points (V, 3) and the first three rows of v_pose (4, 4) float64."""
+    r00, r01, r02 = pose[0, 0], pose[0, 1], pose[0, 2]
+    r10, r11, r12 = pose[1, 0], pose[1, 1], pose[1, 2]
+    r20, r21, r22 = pose[2, 0], pose[2, 1], pose[2, 2]
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = 0.0
     for i in range(points.shape[0]):
         gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
-        for k in range(3):
-            v_points[i, k] = pose[0, k] * gx + pose[1, k] * gy + pose[2, k] * gz
-        if gx == ZERO and gy == ZERO and gz == ZERO:
-            continue
-        for k in range(3):
-            v_pose[0, k] += gx * points[i, k]
-            v_pose[1, k] += gy * points[i, k]
-            v_pose[2, k] += gz * points[i, k]
-        v_pose[0, 3] += gx
-        v_pose[1, 3] += gy
-        v_pose[2, 3] += gz
+        v_points[i, 0] = r00 * gx + r10 * gy + r20 * gz
+        v_points[i, 1] = r01 * gx + r11 * gy + r21 * gz
+        v_points[i, 2] = r02 * gx + r12 * gy + r22 * gz
+        x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
+        s00, s01, s02, s03 = s00 + gx * x, s01 + gx * y, s02 + gx * z, s03 + gx
+        s10, s11, s12, s13 = s10 + gy * x, s11 + gy * y, s12 + gy * z, s13 + gy
+        s20, s21, s22, s23 = s20 + gz * x, s21 + gz * y, s22 + gz * z, s23 + gz
+    v_pose[0, 0], v_pose[0, 1], v_pose[0, 2], v_pose[0, 3] = s00, s01, s02, s03
+    v_pose[1, 0], v_pose[1, 1], v_pose[1, 2], v_pose[1, 3] = s10, s11, s12, s13
+    v_pose[2, 0], v_pose[2, 1], v_pose[2, 2], v_pose[2, 3] = s20, s21, s22, s23
 
 
 @kernel
@@ -99,123 +134,175 @@ def project_points_vjp(points, intrinsics, perspective, v_screen, v_points, v_in
 
 
 @kernel
-def face_areas(screen, faces, areas):
-    """areas (F,) twice each triangle's signed area on the screen in square pixels, exactly 0 where it has none."""
+def find_boxes(screen, faces, samples, height, width, areas, boxes, reach):
+    """Which faces have a sample in their bounding box: first those that face the camera if wound outwards.
+
+    Fills areas (F,), twice each triangle's signed area on the screen in square pixels, exactly 0 where it has none;
+    boxes (F, 5) int32 = face, first and last row, first and last column of samples within an image of height × width
+    samples, of the faces of negative area from the first row on and of the others from the last row back; and reach
+    (4,) = first row, last row, first column and last column of all samples in boxes. Returns how many of both kinds.
+
+    Whether a face is one of these is a coin's toss for a body of small triangles: so there are no branches here.
+    """
+    n = np.float32(samples)
+    right, bottom = np.float32(width - 1), np.float32(height - 1)
+    top, low, left, high = np.int64(height), np.int64(-1), np.int64(width), np.int64(-1)
+    n_fronts, n_backs, last = np.int64(0), np.int64(0), np.int64(faces.shape[0] - 1)
     for f in range(faces.shape[0]):
+        # unsigned: no number counts from the end, which would have to be looked into at every access
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        area = signed_area(screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1])
+        ua, va, ub, vb, uc, vc = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
+        area = signed_area(ua, va, ub, vb, uc, vc)
         # a comparison with NaN, which numbers beyond all measure make, is false
-        if NO_AREA < abs(area) < TOO_LARGE:
-            areas[f] = area
-        else:
-            areas[f] = ZERO
+        size = abs(area)
+        some = (size > NO_AREA) & (size < TOO_LARGE)
+        area = area if some else ZERO * HALF
+        areas[f] = area
+        # on the grid of samples, sample (i, j) at (j, i)
+        u0, u1 = (min(ua, ub, uc) + HALF) * n - HALF, (max(ua, ub, uc) + HALF) * n - HALF
+        v0, v1 = (min(va, vb, vc) + HALF) * n - HALF, (max(va, vb, vc) + HALF) * n - HALF
+        u0, v0 = u0 if u0 > ZERO else ZERO, v0 if v0 > ZERO else ZERO
+        u0, v0 = u0 if u0 < right else right, v0 if v0 < bottom else bottom
+        away = (u1 < u0) | (v1 < v0)
+        u1, v1 = u1 if u1 < right else right, v1 if v1 < bottom else bottom
+        u1, v1 = u1 if u1 > ZERO else ZERO, v1 if v1 > ZERO else ZERO
+        c0, r0, c1, r1 = np.int32(u0), np.int32(v0), np.int32(u1), np.int32(v1)
+        c0, r0 = c0 + np.int32(np.float32(c0) < u0), r0 + np.int32(np.float32(r0) < v0)
+        kept = some & (not away) & (c0 <= c1) & (r0 <= r1)
+        front = area < ZERO
+        at = np.uintp(n_fronts if front else last - n_backs)
+        boxes[at, 0], boxes[at, 1], boxes[at, 2], boxes[at, 3], boxes[at, 4] = f, r0, r1, c0, c1
+        n_fronts += np.int64(kept & front)
+        n_backs += np.int64(kept & (not front))
+        top, low = min(top, np.int64(r0) if kept else top), max(low, np.int64(r1) if kept else low)
+        left, high = min(left, np.int64(c0) if kept else left), max(high, np.int64(c1) if kept else high)
+    reach[0], reach[1], reach[2], reach[3] = top, low, left, high
+    return n_fronts, n_backs
 
 
 @kernel
-def draw(screen, faces, areas, samples, nearest, ids, reach):
-    """The nearest face at every sample.
+def draw(screen, faces, boxes, n_fronts, n_backs, samples, reach, nearest, ids):
+    """The nearest face at every sample, of the faces that `find_boxes` found.
 
-    Within reach (4,) int64, which becomes the first row, last row, first column and last column of samples that the
-    mesh can cover, fills ids (H n, W n) int32, -1 where nothing is, and nearest (H n, W n), the q there. What is in
-    them elsewhere has no meaning.
+    Within reach fills ids (H n, W n) int32, -1 where nothing is, and nearest (H n, W n), the q there. What is in them
+    elsewhere has no meaning. Returns whether any face of positive area was the nearest when it was drawn.
     """
-    height, width = ids.shape
     n = np.float32(samples)
-    low_u = low_v = -FAR
-    high_u = high_v = FAR
-    for f in range(faces.shape[0]):
-        if areas[f] != ZERO:
-            for k in range(3):
-                i = np.uintp(faces[f, k])
-                low_u, high_u = min(low_u, screen[i, 0]), max(high_u, screen[i, 0])
-                low_v, high_v = min(low_v, screen[i, 1]), max(high_v, screen[i, 1])
-    top = np.int64(max(np.floor((low_v + HALF) * n - HALF), ZERO)) if low_v < np.float32(height) else height
-    left = np.int64(max(np.floor((low_u + HALF) * n - HALF), ZERO)) if low_u < np.float32(width) else width
-    bottom = np.int64(min(np.ceil((high_v + HALF) * n - HALF), np.float32(height - 1))) if high_v > -ONE else -1
-    right = np.int64(min(np.ceil((high_u + HALF) * n - HALF), np.float32(width - 1))) if high_u > -ONE else -1
-    if bottom < top or right < left:
-        top, bottom = height, -1
-    reach[0], reach[1], reach[2], reach[3] = top, bottom, left, right
-    if bottom < top:
-        return
-    nearest[top : bottom + 1, left : right + 1] = FAR
-    ids[top : bottom + 1, left : right + 1] = -1
-    last_u, last_v = np.float32(width - 1), np.float32(height - 1)
-    for f in range(faces.shape[0]):
-        area = areas[f]
-        if area == ZERO:
-            continue
-        # unsigned: no number counts from the end, which would have to be looked into at every access
+    for r in range(reach[0], reach[1] + 1):
+        for col in range(np.uintp(reach[2]), np.uintp(reach[3] + 1)):
+            nearest[r, col] = FAR
+            ids[r, col] = -1
+    backs_seen = False
+    first_back = faces.shape[0] - n_backs
+    for m in range(n_fronts + n_backs):
+        k = np.uintp(m if m < n_fronts else first_back + m - n_fronts)
+        f = boxes[k, 0]
+        r0, r1 = np.uintp(boxes[k, 1]), np.uintp(boxes[k, 2] + 1)
+        c0, c1 = np.uintp(boxes[k, 3]), np.uintp(boxes[k, 4] + 1)
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        # on the grid of samples, sample (i, j) at (j, i)
+        qa, qb, qc = screen[a, 2], screen[b, 2], screen[c, 2]
+        if m >= n_fronts:
+            # Most faces that look away are behind others: so are they, if what is drawn in their box is before all
+            # their corners, and by more than rounding can do.
+            most, least = max(qa, qb, qc), min(qa, qb, qc)
+            most += np.float32(1e-5) * (most - least + abs(most))
+            hidden = True
+            for r in range(r0, r1):
+                for col in range(c0, c1):
+                    hidden &= nearest[r, col] > most
+            if hidden:
+                continue
         ua, va = (screen[a, 0] + HALF) * n - HALF, (screen[a, 1] + HALF) * n - HALF
         ub, vb = (screen[b, 0] + HALF) * n - HALF, (screen[b, 1] + HALF) * n - HALF
         uc, vc = (screen[c, 0] + HALF) * n - HALF, (screen[c, 1] + HALF) * n - HALF
-        u_low, u_high = max(min(ua, ub, uc), ZERO), min(max(ua, ub, uc), last_u)
-        v_low, v_high = max(min(va, vb, vc), ZERO), min(max(va, vb, vc), last_v)
-        if not (u_low <= u_high and v_low <= v_high):
-            continue
-        c0, r0 = np.int64(u_low), np.int64(v_low)
-        c0, r0 = c0 + (np.float32(c0) < u_low), r0 + (np.float32(r0) < v_low)
-        c1, r1 = np.int64(u_high), np.int64(v_high)
-        if c0 > c1 or r0 > r1:
-            continue
         inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
         lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
         lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
-        qa = screen[a, 2]
-        qb, qc = screen[b, 2] - qa, screen[c, 2] - qa
-        for r in range(np.uintp(r0), np.uintp(r1 + 1)):
-            dv = np.float32(r) - va
+        qb, qc = qb - qa, qc - qa
+        for r in range(r0, r1):
+            dv = np.float32(np.int32(r)) - va
             lb_row, lc_row = dv * lb_dv, dv * lc_dv
             inside = False
-            for col in range(np.uintp(c0), np.uintp(c1 + 1)):
-                du = np.float32(col) - ua
+            for col in range(c0, c1):
+                du = np.float32(np.int32(col)) - ua
                 lb = du * lb_du + lb_row
                 lc = du * lc_du + lc_row
-                if lb >= -OVERLAP and lc >= -OVERLAP and lb + lc <= ONE + OVERLAP:
+                if min(lb, lc, ONE - lb - lc) >= -OVERLAP:
                     inside = True
                     q = qa + lb * qb + lc * qc
                     if q > nearest[r, col]:
                         nearest[r, col] = q
                         ids[r, col] = f
+                        backs_seen |= m >= n_fronts
                 elif inside:
                     break  # a triangle is convex: the row has left it
+    return backs_seen
 
 
 @kernel
-def cover(nearest, areas, ids, samples, reach, perspective, alpha, depth):
-    """alpha (H, W) = share of samples covered, depth (H, W) = mean over all samples of z, 0 where none; both come 0.
-
-    Returns the sign of the areas of the faces seen, 0 where both are.
-    """
+def sign_seen(areas, ids, reach):
+    """The sign of the areas of the faces seen, 0 where both are."""
     positive = negative = False
     for r in range(reach[0], reach[1] + 1):
-        row = r // samples
         for c in range(reach[2], reach[3] + 1):
             f = ids[r, c]
-            if f < 0:
-                continue
-            positive |= areas[f] > ZERO
-            negative |= areas[f] < ZERO
-            q = nearest[r, c]
-            z = ONE / q if perspective else -q
-            if samples == 1:
-                alpha[r, c], depth[r, c] = ONE, z
-            else:
-                alpha[row, c // samples] += ONE
-                depth[row, c // samples] += z
-    if samples > 1 and reach[1] >= reach[0]:
-        # counted first: a pixel with every sample covered has a coverage of 1 exactly
-        all_of_them = np.float32(samples * samples)
-        for row in range(reach[0] // samples, reach[1] // samples + 1):
-            for column in range(reach[2] // samples, reach[3] // samples + 1):
-                alpha[row, column] /= all_of_them
-                depth[row, column] /= all_of_them
+            if f >= 0:
+                positive |= areas[f] > ZERO
+                negative |= areas[f] < ZERO
     return np.int64(positive) - np.int64(negative)
 
 
 @kernel
+def any_seen(ids, reach):
+    """Whether any sample has a face."""
+    for r in range(reach[0], reach[1] + 1):
+        for c in range(reach[2], reach[3] + 1):
+            if ids[r, c] >= 0:
+                return True
+    return False
+
+
+@kernel
+def cover(nearest, samples, reach, perspective, alpha, depth):
+    """Fills alpha (H, W) = share of samples covered, depth (H, W) = mean over all samples of z, 0 where none.
+
+    nearest (H n, W n) has a meaning in reach alone.
+    """
+    height = alpha.shape[0]
+    if reach[1] < reach[0] or reach[3] < reach[2]:
+        alpha[:], depth[:] = ZERO, ZERO
+        return
+    top, bottom = reach[0] // samples, reach[1] // samples
+    left, right = reach[2] // samples, reach[3] // samples
+    # counted first: a pixel with every sample covered has a coverage of 1 exactly
+    all_of_them = np.float32(samples * samples)
+    for row in range(height):
+        if row < top or row > bottom:
+            alpha[row], depth[row] = ZERO, ZERO
+            continue
+        alpha[row, :left], alpha[row, right + 1 :] = ZERO, ZERO
+        depth[row, :left], depth[row, right + 1 :] = ZERO, ZERO
+        if samples == 1:
+            for c in range(np.uintp(left), np.uintp(right + 1)):
+                q = nearest[row, c]
+                hit = q > FAR
+                z = ONE / q if perspective else -q
+                alpha[row, c] = ONE if hit else ZERO
+                depth[row, c] = z if hit else ZERO
+            continue
+        alpha[row, left : right + 1], depth[row, left : right + 1] = ZERO, ZERO
+        for r in range(max(row * samples, reach[0]), min((row + 1) * samples, reach[1] + 1)):
+            for c in range(np.uintp(reach[2]), np.uintp(reach[3] + 1)):
+                q = nearest[r, c]
+                if q > FAR:
+                    alpha[row, c // np.uintp(samples)] += ONE
+                    depth[row, c // np.uintp(samples)] += ONE / q if perspective else -q
+        for c in range(left, right + 1):
+            alpha[row, c] /= all_of_them
+            depth[row, c] /= all_of_them
+
+
+@part
 def share_of(samples, screen):
     """One over the number of samples in a pixel, in the precision of the screen's points."""
     one = np.ones(1, screen.dtype)[0]
@@ -223,32 +310,47 @@ def share_of(samples, screen):
 
 
 @kernel
-def cover_vjp(screen, faces, ids, samples, reach, perspective, v_depth, v_screen):
-    """Adds to v_screen (V, 3) float64 what moves the depth inside of the faces, v_depth (H, W)."""
+def cover_vjp(screen, faces, nearest, ids, samples, reach, perspective, v_depth, sums, v_screen):
+    """Adds to v_screen (V, 3) float64 what moves the depth inside of the faces, v_depth (H, W).
+
+    sums (F, 3) float64 is scratch that comes 0 and is left so: each face's sums over its samples are carried to its
+    corners once.
+    """
     n = np.float32(samples)
     share = share_of(samples, screen)
-    for r in range(reach[0], reach[1] + 1):
-        v = (np.float32(r) + HALF) / n - HALF
-        for col in range(reach[2], reach[3] + 1):
+    for r in range(np.uintp(reach[0]), np.uintp(reach[1] + 1)):
+        v = (np.float32(np.int32(r)) + HALF) / n - HALF
+        row = r if samples == 1 else r // np.uintp(samples)
+        for col in range(np.uintp(reach[2]), np.uintp(reach[3] + 1)):
             f = ids[r, col]
             if f < 0:
                 continue
-            g = v_depth[r // samples, col // samples] * share
-            if g == ZERO:
-                continue
-            a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-            u = (np.float32(col) + HALF) / n - HALF
-            v_corners = surface_depth_vjp(
-                u, v, screen[a, 0], screen[a, 1], screen[a, 2], screen[b, 0], screen[b, 1], screen[b, 2],
-                screen[c, 0], screen[c, 1], screen[c, 2], perspective, g,
-            )  # fmt: skip
-            for k in range(3):
-                v_screen[a, k] += v_corners[k]
-                v_screen[b, k] += v_corners[3 + k]
-                v_screen[c, k] += v_corners[6 + k]
+            u = (np.float32(np.int32(col)) + HALF) / n - HALF
+            g = -v_depth[row, col if samples == 1 else col // np.uintp(samples)] * share
+            if perspective:
+                z = ONE / nearest[r, col]
+                g *= z * z
+            at = np.uintp(f)
+            sums[at, 0] += g
+            sums[at, 1] += np.float64(g) * u
+            sums[at, 2] += np.float64(g) * v
+    for f in range(faces.shape[0]):
+        s, su, sv = sums[f, 0], sums[f, 1], sums[f, 2]
+        if s == 0.0 and su == 0.0 and sv == 0.0:
+            continue
+        sums[f, 0] = sums[f, 1] = sums[f, 2] = 0.0
+        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
+        v_corners = plane_sum_vjp(
+            screen[a, 0], screen[a, 1], screen[a, 2], screen[b, 0], screen[b, 1], screen[b, 2],
+            screen[c, 0], screen[c, 1], screen[c, 2], s, su, sv, 1.0,
+        )  # fmt: skip
+        for k in range(3):
+            v_screen[a, k] += v_corners[k]
+            v_screen[b, k] += v_corners[3 + k]
+            v_screen[c, k] += v_corners[6 + k]
 
 
-@kernel
+@part
 def scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, v_z):
     """Adds to v_screen at the corners a, b, c what moves the surface weights and z seen at (u, v)."""
     ua, va, qa = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -268,7 +370,7 @@ def scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_
     v_screen[c, 2] += v_qc
 
 
-@kernel
+@part
 def weights_at(screen, a, b, c, u, v, perspective):
     """Surface weights and z of the face with corners a, b, c at a point of the screen."""
     ua, va, qa = screen[a, 0], screen[a, 1], screen[a, 2]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.kernels.cpu_layers import seen_normal, seen_normal_vjp
-from bodyfit.kernels.cpu_raster import kernel, scatter_weights, share_of, weights_at
+from bodyfit.kernels.cpu_raster import kernel, part, scatter_weights, share_of, weights_at
 from bodyfit.kernels.scalar import HALF, ONE, ZERO
 from bodyfit.kernels.scalar_shading import (
     INV_PI,
@@ -48,7 +48,7 @@ class Light(NamedTuple):
     eye: NDArray
 
 
-@kernel
+@part
 def shade(flags, sh, lamps, places, gloss, eye, r, g, b, x, y, z, nx, ny, nz):
     """Linear colour sent to the eye from albedo (r, g, b) at (x, y, z) with unit normal n."""
     if not flags & LIT:
@@ -81,7 +81,7 @@ def shade(flags, sh, lamps, places, gloss, eye, r, g, b, x, y, z, nx, ny, nz):
     return er, eg, eb
 
 
-@kernel
+@part
 def shade_vjp(
     flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b, x, y, z, nx, ny, nz, v_r, v_g, v_b
 ):  # fmt: skip
@@ -166,7 +166,7 @@ def shade_vjp(
     return a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z
 
 
-@kernel
+@part
 def albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc):
     """Linear albedo of face f at weights p."""
     if not flags & TEXTURED:
@@ -188,7 +188,7 @@ def albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc):
     )
 
 
-@kernel
+@part
 def albedo_at_vjp(
     flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
 ):  # fmt: skip
@@ -232,7 +232,7 @@ def albedo_at_vjp(
     return v_x * uv[a, 0] + v_y * uv[a, 1], v_x * uv[b, 0] + v_y * uv[b, 1], v_x * uv[c, 0] + v_y * uv[c, 1]
 
 
-@kernel
+@part
 def color_at(
     flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f, pa, pb, pc, area
 ):  # fmt: skip
@@ -252,7 +252,7 @@ def color_at(
     )  # fmt: skip
 
 
-@kernel
+@part
 def color_at_vjp(
     flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
     v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,

@@ -132,6 +132,36 @@ def surface_depth_vjp(u, v, ua, va, qa, ub, vb, qb, uc, vc, qc, perspective, v_z
 
 
 @scalar
+def plane_sum(ua, va, qa, ub, vb, qb, uc, vc, qc, s, su, sv):
+    """The sum of w q over points of a triangle's plane with weights w, from the sums s of w, su of w u, sv of w v."""
+    du, dv = slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc)
+    return s * qa + du * (su - s * ua) + dv * (sv - s * va)
+
+
+@scalar
+def plane_sum_vjp(ua, va, qa, ub, vb, qb, uc, vc, qc, s, su, sv, v_sum):
+    """Cotangents of the corners' nine numbers (the points stay where they are); see `barycentrics_vjp`."""
+    inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
+    bu, bv, cu, cv = ub - ua, vb - va, uc - ua, vc - va
+    s, su, sv = v_sum * s, v_sum * (su - s * ua), v_sum * (sv - s * va)
+    sb, sc = (su * cv - sv * cu) * inv, (sv * bu - su * bv) * inv
+    sa = s - sb - sc
+    b, c = qb - qa, qc - qa
+    slope_u, slope_v = (b * cv - c * bv) * inv, (c * bu - b * cu) * inv
+    return (
+        -sa * slope_u,
+        -sa * slope_v,
+        sa,
+        -sb * slope_u,
+        -sb * slope_v,
+        sb,
+        -sc * slope_u,
+        -sc * slope_v,
+        sc,
+    )
+
+
+@scalar
 def slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc):
     """How q grows over the screen on a triangle's plane, per pixel of u and of v."""
     inv = ONE / signed_area(ua, va, ub, vb, uc, vc)

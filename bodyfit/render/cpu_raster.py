@@ -41,11 +41,6 @@ class Scratch:
         except (KeyError, IndexError):
             return np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
 
-    def clear_and_give(self, array: Array, fill: int) -> None:
-        """Fills what `take` gave as it came, and gives it back."""
-        array.fill(fill)
-        self.give(array, fill)
-
     def give(self, array: Array, fill: int | None = None) -> None:
         """Gives back what `take` gave."""
         self._free.setdefault((array.shape, array.dtype, fill), []).append(array)
@@ -92,27 +87,36 @@ class CpuRaster:
         self.screen = np.empty_like(points)
         self.areas = np.empty((n_batch, len(mesh.faces)), self.dtype)
         self.ids = [scratch.take(fine, np.int32) for _ in range(n_batch)]
+        self.nearest = [scratch.take(fine, self.dtype) for _ in range(n_batch)]
         self.reach = np.empty((n_batch, 4), np.int64)
         self._sign_seen = np.zeros(n_batch, np.int64)
         self._pieces: list[dict[int, Pieces]] = [{} for _ in range(n_batch)]
-        self.alpha = np.zeros((n_batch, *size), self.dtype)
-        self.depth = np.zeros((n_batch, *size), self.dtype)
+        self.alpha = np.empty((n_batch, *size), self.dtype)
+        self.depth = np.empty((n_batch, *size), self.dtype)
 
         def draw(b: int) -> None:
             kernels.project_points(points[b], intrinsics[b], perspective, self.screen[b])
-            kernels.face_areas(self.screen[b], mesh.faces, self.areas[b])
-            nearest = scratch.take(fine, self.dtype)
-            kernels.draw(self.screen[b], mesh.faces, self.areas[b], samples, nearest, self.ids[b], self.reach[b])
-            self._sign_seen[b] = kernels.cover(
-                nearest, self.areas[b], self.ids[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b]
+            boxes = scratch.take((len(mesh.faces), 5), np.int32)
+            n_fronts, n_backs = kernels.find_boxes(
+                self.screen[b], mesh.faces, samples, *fine, self.areas[b], boxes, self.reach[b]
             )
-            scratch.give(nearest)
+            backs_seen = kernels.draw(
+                self.screen[b], mesh.faces, boxes, n_fronts, n_backs, samples, self.reach[b], self.nearest[b],
+                self.ids[b],
+            )  # fmt: skip
+            scratch.give(boxes)
+            if backs_seen or not n_fronts:
+                self._sign_seen[b] = kernels.sign_seen(self.areas[b], self.ids[b], self.reach[b])
+            else:
+                # one of them is nearest wherever it has a sample; with none, nothing is known
+                self._sign_seen[b] = -int(kernels.any_seen(self.ids[b], self.reach[b]))
+            kernels.cover(self.nearest[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b])
 
         self._each(draw)
 
     def __del__(self) -> None:
-        for ids in getattr(self, "ids", ()):
-            self._scratch.give(ids)
+        for array in (*getattr(self, "ids", ()), *getattr(self, "nearest", ())):
+            self._scratch.give(array)
 
     def _each(self, task: Callable[[int], Any]) -> None:
         """Runs the task for every image of the batch."""
@@ -149,51 +153,56 @@ class CpuRaster:
         none = Pieces(np.empty((0, cpu_edges.INTS), np.int32), np.empty((0, cpu_edges.FLOATS), self.dtype))
         if which == SEAMS and not topology.seams.any():
             return none
-        found = np.empty((len(topology.starts) - 1, 2), np.int64)
+        n_edges, n_faces = len(topology.starts) - 1, len(faces)
+        found, edges = np.empty((n_edges, 2), np.int32), np.empty(n_edges, np.int32)
         # Outside of a closed surface only its front is seen, and what hides or lies behind is a front too: where no
         # sample saw a back, backs are left out.
         only = int(self._sign_seen[b]) if topology.closed else 0
-        signs = np.empty(2 * len(faces), np.uint8)
+        signs = np.empty(2 * n_faces, np.uint8)
         cpu_edges.face_signs(areas, signs)
         n_found = cpu_edges.find_edges(
             screen, faces, areas, signs, topology.starts, topology.sides, topology.incident, topology.seams, which,
-            only, found,
+            only, edges, found,
         )  # fmt: skip
-        room = cpu_edges.most_cuts(screen, faces, topology.incident, found, n_found, width, height)
+        lines, marks = np.empty((n_found, 8), self.dtype), np.empty((n_found, 9), np.int32)
+        room = cpu_edges.describe_edges(
+            screen, faces, areas, topology.bounds, topology.incident, found, n_found, width, height, lines, marks
+        )
         if room == 0:
             return none
-        cuts, owner, places = np.empty((room, 4), self.dtype), np.empty(room, np.int64), np.empty(room, np.int64)
-        slots = self._scratch.take(self.size, np.int32, fill=-1)
-        about = self._scratch.take(self.size, np.uint8, fill=0)
-        rows = np.empty((height, 2), np.int64)
-        rows[:, 0], rows[:, 1] = width, -1
-        n, n_slots = cpu_edges.cut_edges(
-            screen, faces, areas, topology.incident, found, n_found, slots, rows, about, cuts, owner, places
-        )
-        assert n >= 0, "most_cuts promised room for every cut"
-        planes = np.empty((len(faces), 9), self.dtype)
-        links = np.empty((32 * max(n_slots, 64), 2), np.int32)
+        cuts = np.empty((room, 2), self.dtype)
+        owner, pixels, first_cuts, next_cuts = np.empty((4, room), np.int32)
+        slots, bits = self._scratch.take(self.size, np.int32), np.zeros((height, width // 64 + 2), np.uint64)
+        n, n_slots = cpu_edges.cut_edges(lines, n_found, slots, bits, cuts, owner, pixels, first_cuts, next_cuts)
+        assert n >= 0, "there was room promised for every cut"
+        candidates, chosen = np.empty((2, n_faces + 1), np.int32)
+        planes, links = np.empty((n_faces, 9), self.dtype), np.empty((32 * max(n_slots, 64), 2), np.int32)
         while True:
-            lengths = np.zeros(n_slots, np.int64)
-            needed = cpu_visible.faces_of_pixels(screen, faces, areas, only, slots, rows, about, planes, lengths, links)
+            lengths, firsts = np.zeros(n_slots, np.int32), np.full(n_slots, -1, np.int32)
+            needed = cpu_visible.faces_of_pixels(
+                screen, faces, areas, signs, only, slots, bits, candidates, chosen, planes, lengths, firsts, links
+            )
             if needed <= len(links):
                 break
             links = np.empty((needed, 2), np.int32)
-        self._scratch.clear_and_give(slots, -1)
-        self._scratch.clear_and_give(about, 0)
-        starts, listed = cpu_visible.sort_by_first(links[:needed, 0], links[:needed, 1], n_slots)
-        first_cuts, order = cpu_visible.sort_by_first(places[:n], np.arange(n), n_slots)
+        longest = int(lengths.max(initial=0))
+        self._scratch.give(slots)
         kept, space = 0, 2 * n + 256
         while True:
-            ints, floats = np.empty((space, cpu_edges.INTS), np.int32), np.empty((space, cpu_edges.FLOATS), self.dtype)
+            parts, places = np.empty((space, 3), np.int32), np.empty((space, 4), self.dtype)
             kept = cpu_visible.look_behind(
-                screen, faces, topology.bounds, topology.incident, found, width, planes, starts, listed,
-                self.perspective, order, first_cuts, cuts, owner, int(lengths.max(initial=0)), ints, floats,
+                topology.bounds, topology.incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts,
+                links, first_cuts, next_cuts, cuts, owner, longest, parts, places,
             )  # fmt: skip
             if kept <= space:
                 break
             space = kept
-        return Pieces(ints[:kept].copy(), floats[:kept].copy())
+        ints, floats = np.empty((kept, cpu_edges.INTS), np.int32), np.empty((kept, cpu_edges.FLOATS), self.dtype)
+        cpu_visible.fill_pieces(
+            screen, faces, topology.incident, lines, marks, chosen, planes, self.perspective, parts[:kept],
+            places[:kept], ints, floats,
+        )  # fmt: skip
+        return Pieces(ints, floats)
 
     def _finish(self, b: int, v_screen: Array, v_points: Array, v_intrinsics: Array) -> None:
         kernels.project_points_vjp(
@@ -219,10 +228,12 @@ class CpuRaster:
         """Cotangents of points and intrinsics; v_alpha and v_depth (B, H, W)."""
 
         def task(b: int, v_screen: Array) -> None:
+            sums = self._scratch.take(self.mesh.faces.shape, np.float64, fill=0)
             kernels.cover_vjp(
-                self.screen[b], self.mesh.faces, self.ids[b], self.samples, self.reach[b], self.perspective,
-                v_depth[b], v_screen,
+                self.screen[b], self.mesh.faces, self.nearest[b], self.ids[b], self.samples, self.reach[b],
+                self.perspective, v_depth[b], sums, v_screen,
             )  # fmt: skip
+            self._scratch.give(sums, fill=0)
             outlines = self.pieces(b, OUTLINES)
             jumps = np.empty(len(outlines.ints), self.dtype)
             cpu_edges.cover_jumps(outlines.ints, outlines.floats, v_alpha[b].ravel(), v_depth[b].ravel(), jumps)

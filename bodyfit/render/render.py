@@ -16,6 +16,7 @@ import numpy as np
 
 from bodyfit.camera import Camera
 from bodyfit.errors import DeviceError, InputError
+from bodyfit.kernels.cpu_raster import all_below, all_equal, all_within
 from bodyfit.kernels.cpu_shade import GLOSSY, LIT, PERSPECTIVE, REPEATED, TEXTURED
 from bodyfit.render.camera import RenderCamera
 from bodyfit.render.clip import Cut, cut_near
@@ -60,7 +61,8 @@ class RenderContext:
             self._pairs = np.empty((0, 2), np.int64)
         together = at_one_place(vertices, self._pairs)
         if not same_mesh or self._topology is None or not np.array_equal(together, self._together):
-            self._faces, self._uv_faces = faces, uv_faces
+            # copies: the caller may write new numbers into the same array
+            self._faces, self._uv_faces = faces.copy(), None if uv_faces is None else uv_faces.copy()
             self._topology = find_topology(faces, vertices, uv_faces)
             # also those that came apart are watched: they may meet again
             self._pairs = np.unique(np.concatenate([self._pairs, self._topology.twins]), axis=0)
@@ -412,12 +414,12 @@ def _check_mesh(vertices: Tensor, faces: Any) -> tuple[Tensor, Any]:
         raise InputError("vertices", "shape (B, V, 3) or (V, 3)", str(tuple(vertices.shape)))
     _on_cpu("vertices", vertices)
     points = vertices if vertices.ndim == 3 else vertices[None]
-    finite = np.isfinite(points.detach().numpy())
-    if not finite.all():
-        wrong = int((~finite).any(-1).sum())
-        raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
-    plain = points.detach().numpy()
-    if plain.size and max(plain.max(), -plain.min()) > MAX_COORDINATE:
+    plain = to_array(points)
+    if not all_within(plain.reshape(-1), MAX_COORDINATE):
+        finite = np.isfinite(plain)
+        if not finite.all():
+            wrong = int((~finite).any(-1).sum())
+            raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
         raise InputError("vertices", f"coordinates up to {MAX_COORDINATE:g} m", f"{np.abs(plain).max():g}")
     return points, _check_faces("faces", faces, points.shape[1])
 
@@ -428,9 +430,11 @@ def _check_faces(field: str, faces: Any, n_rows: int, n_faces: int | None = None
         raise InputError(field, "whole numbers of shape (F, 3)", f"{array.dtype} {array.shape}")
     if n_faces is not None and len(array) != n_faces:
         raise InputError(field, f"{n_faces} rows, one per face", str(len(array)))
-    if array.size and (array.min() < 0 or array.max() >= n_rows):
+    plain = np.ascontiguousarray(array, dtype=np.int32)
+    # numbers that do not fit in 32 bits are looked at before they are cut off
+    if array.size and not (all_below(plain.reshape(-1), n_rows) and (array is plain or (array == plain).all())):
         raise InputError(field, f"numbers from 0 to {n_rows - 1}", f"{array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return plain
 
 
 def _check_uv_faces(texture: Texture, faces: Any) -> Any:
@@ -451,4 +455,6 @@ def _check_background(background: Tensor, n_batch: int, view: RenderCamera) -> T
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and all_equal(a.reshape(-1), b.reshape(-1))
