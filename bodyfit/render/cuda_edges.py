@@ -17,7 +17,8 @@ from bodyfit.render.topology import Topology
 FIRST_ROOM = {FOUND: 4096, CUTS: 8192, LINKS: 32768, PIECES: 8192, LARGE: 64}
 """So many rows per image at first: a body in an image of 640 × 480 has 4,000 cuts, 20,000 links and 4,200 pieces."""
 SPARE = 2
-"""A list is made so many times as long as it was needed."""
+LEAST_ROOM = 1024
+"""A list is made so many times as long as it was needed, and so many rows longer for the first batch."""
 
 
 class CudaPieces(NamedTuple):
@@ -55,8 +56,9 @@ class EdgeRoom:
     """How long the lists of edges are made, for each kind of batch; the lists themselves belong to their batch.
 
     The first batch of a kind (number of images and edges, size, outlines or seams) is waited for, to see how much it
-    needs; later ones get twice that, and what they needed is looked at when it is known anyway. While a CUDA graph
-    is captured nothing is waited for: a batch of its kind should have been drawn before.
+    needs; later ones get twice that, and what they needed is looked at when it is known anyway. Where that was too
+    little, a warning says so and the next batch is waited for again. While a CUDA graph is captured nothing is waited
+    for: a batch of its kind should have been drawn before.
     """
 
     def __init__(self) -> None:
@@ -101,7 +103,7 @@ class _Lengths:
         """Takes what the first batch needed; whether it fitted."""
         if self.grow(needed):
             return False
-        self.rows = np.minimum(self.rows, SPARE * needed + 1024)
+        self.rows = np.minimum(self.rows, SPARE * needed + LEAST_ROOM)
         self.tried = True
         return True
 
@@ -113,6 +115,7 @@ class _Lengths:
         self._news = None
         text = self.grow(needed)
         if text:
+            self.tried = False  # what comes after a list that was too short is counted too low
             warnings.warn(f"{text} in an earlier call; from now on there is room", RuntimeWarning, stacklevel=2)
 
     def note(self, counts: Any) -> None:
@@ -124,7 +127,9 @@ class _Lengths:
     def check(self) -> str:
         """Waits; what did not fit."""
         self._news = None
-        return self.grow(self._arrays.to_host(self.most).astype(np.int64))
+        text = self.grow(self._arrays.to_host(self.most).astype(np.int64))
+        self.tried &= not text
+        return text
 
 
 NAMES = {FOUND: "edges", CUTS: "cuts", LINKS: "faces at pixels", PIECES: "pieces"}
