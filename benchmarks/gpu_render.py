@@ -178,7 +178,7 @@ def shares(n_batch: int, size: tuple[int, int], what: str) -> dict[str, Any]:
             scene.both()
         torch.cuda.synchronize()
     times: dict[str, list[float]] = {}
-    for event in record.events():
+    for event in record.events() or ():
         if str(event.device_type).endswith("CUDA"):
             times.setdefault(short_name(event.name), []).append(event.time_range.elapsed_us())
     total = sum(sum(t) for t in times.values())
@@ -210,7 +210,7 @@ def agreement(n_batch: int, size: tuple[int, int], what: str) -> dict[str, Any]:
     row["covered_pixels"] = int((right.face_id >= 0).sum())
     row["alpha"] = float(differs["alpha"][same].max())
     for name in found.names[1:]:
-        key = {"premultiplied_depth": "depth_mm"}.get(name, name)
+        key = "depth_mm" if name == "premultiplied_depth" else name
         row[key] = float(differs[name][same].max()) * (1000 if key == "depth_mm" else 1)
     # where another face is seen another one is moved: that is no matter of the gradient
     for scene in (found, expected):

@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import bodyfit.kernels
 
@@ -21,9 +22,9 @@ CHIP = (9, 0)
 
 def pretend_to_have_a_gpu() -> None:
     """Answers numba-cuda's questions about the machine."""
-    from numba.cuda import cuda_paths, dispatcher
-    from numba.cuda.cudadrv import nvrtc
-
+    dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
+    nvrtc: Any = importlib.import_module("numba.cuda.cudadrv.nvrtc")
+    cuda_paths: Any = importlib.import_module("numba.cuda.cuda_paths")
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=CHIP)
     nvrtc.get_supported_ccs = lambda: (CHIP,)
     cuda_paths._get_nvrtc_path = lambda: cuda_paths._env_path_tuple("none", None)
@@ -37,7 +38,6 @@ def tenth(values) -> None:
 def main(folder: Path) -> int:
     """Compiles them all."""
     from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
-    from numba import cuda
 
     try:
         load_nvidia_dynamic_lib("nvvm")
@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
     for info in pkgutil.iter_modules(bodyfit.kernels.__path__):
         if info.name.startswith("cuda_"):
             importlib.import_module(f"bodyfit.kernels.{info.name}")
-    from bodyfit.kernels.cuda_jit import F1, KERNELS
+    from bodyfit.kernels.cuda_jit import F1, KERNELS, cuda
 
     jobs = {name: (kernel.function, kernel.kinds) for name, kernel in KERNELS.items()} | {"probe": (tenth, (F1,))}
     for name, (function, kinds) in jobs.items():

@@ -9,10 +9,9 @@ from __future__ import annotations
 from math import floor, sqrt
 
 import numpy as np
-from numba import cuda
 
 from bodyfit.kernels.cpu_edges import NONE, SHORTEST_CUT_PX, front_of_side, inside_image
-from bodyfit.kernels.cuda_jit import F1, F2, F3, FLAG, I1, I2, I3, INT, U1, device, kernel
+from bodyfit.kernels.cuda_jit import F1, F2, F3, FLAG, I1, I2, I3, INT, U1, cuda, device, kernel
 from bodyfit.kernels.scalar import HALF, ONE, ZERO
 from bodyfit.kernels.scalar_edges import first_border, share_at_border
 

@@ -14,9 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import config, cuda, typeof, types
+from numba import config, typeof, types
+from numba import cuda as numba_cuda
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
+cuda: Any = numba_cuda
+"""numba's module, of whose functions in kernels a type checker knows nothing."""
+SIMULATED = bool(getattr(config, "ENABLE_CUDASIM"))  # noqa: B009
 THREADS = 8 if SIMULATED else 128
 """Threads in a block."""
 

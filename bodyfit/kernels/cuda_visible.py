@@ -9,13 +9,13 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numba import cuda, int32
+from numba import int32
 
 from bodyfit.kernels.cpu_edges import SHORTEST_CUT_PX
 from bodyfit.kernels.cpu_raster import FAR
 from bodyfit.kernels.cpu_visible import BESIDE_PX, SAME_DEPTH, put_piece
 from bodyfit.kernels.cuda_edges import BESIDE, CUTS, IMAGE, LARGE, LINKS, OWNER, PIECES, PIXEL, ROW, only_sign
-from bodyfit.kernels.cuda_jit import F2, F3, FLAG, I1, I2, I3, device, kernel
+from bodyfit.kernels.cuda_jit import F2, F3, FLAG, I1, I2, I3, cuda, device, kernel
 from bodyfit.kernels.scalar import HALF, ZERO
 from bodyfit.kernels.scalar_edges import face_plane, parts_over_face, touches_pixel
 

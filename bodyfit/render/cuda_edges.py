@@ -47,9 +47,19 @@ class DeviceEdges(NamedTuple):
     @classmethod
     def of(cls, topology: Topology, arrays: DeviceArrays) -> DeviceEdges:
         """A copy there; a mesh without edges gets one row that nothing refers to."""
-        tables = (topology.starts, topology.sides, topology.incident, topology.bounds, topology.seams)
-        copies = (arrays.from_host(t if len(t) else np.zeros((1, *t.shape[1:]), t.dtype)) for t in tables)
-        return cls(*copies, topology.closed, bool(topology.seams.any()))
+
+        def there(table: Any) -> Any:
+            return arrays.from_host(table if len(table) else np.zeros((1, *table.shape[1:]), table.dtype))
+
+        return cls(
+            there(topology.starts),
+            there(topology.sides),
+            there(topology.incident),
+            there(topology.bounds),
+            there(topology.seams),
+            topology.closed,
+            bool(topology.seams.any()),
+        )
 
 
 class EdgeRoom:
