@@ -64,11 +64,30 @@ def raster_of(mesh: scenes.Mesh, width: int = 24, height: int = 18, projection: 
     return CpuRaster(points, intrinsics, shared, (height, width), 1, projection == "perspective", Scratch(), None)
 
 
+def seen_by(raster: CpuRaster) -> np.ndarray:
+    """What `find_pieces` wants to know of an image: 1 for one sign of faces seen, 2 for the other, 3 for both."""
+    return np.array([{1: 1, -1: 2, 0: 3}[int(s)] for s in raster._sign_seen], np.int32)
+
+
+def jumps_of(ints: np.ndarray, floats: np.ndarray) -> np.ndarray:
+    """What a jump might be: something that differs from pixel to pixel and from face to face."""
+    return (np.sin(ints[:, 0] + 3 * ints[:, 1] + 5 * ints[:, 2]) + floats[:, 8] - floats[:, 12]).astype(np.float32)
+
+
+def moved_on_cpu(raster: CpuRaster, which: int) -> np.ndarray:
+    """The cotangent of the screen (B, V, 3) for these jumps."""
+    v_screen = np.zeros(raster.screen.shape, np.float64)
+    for b in range(len(TURNS)):
+        here = raster.pieces(b, which)
+        cpu_edges.scatter_edges(here.ints, here.floats, jumps_of(here.ints, here.floats), v_screen[b])
+    return v_screen
+
+
 def pieces_of(raster: CpuRaster, which: int, kept: EdgeRoom | None = None) -> room.CudaPieces:
     """The same images' pieces from the GPU's kernels."""
     arrays = SimulatedArrays()
     edges = DeviceEdges.of(raster.mesh.topology, arrays)
-    seen = np.array([{1: 1, -1: 2, 0: 3}[int(s)] for s in raster._sign_seen], np.int32)
+    seen = seen_by(raster)
     return find_pieces(
         raster.screen, raster.mesh.faces, raster.areas, edges, seen, which, raster.size, raster.perspective,
         EdgeRoom() if kept is None else kept, arrays,
@@ -169,16 +188,9 @@ def test_the_ends_of_edges_move_as_on_the_cpu(name: str, which: int) -> None:
     raster = raster_of(SCENES[name])
     found = pieces_of(raster, which)
     n = int(found.count[0])
-    # what a jump would be: something that differs from pixel to pixel and from face to face
-    ints, floats = found.ints[:n], found.floats[:n]
     jumps = np.full(len(found.ints), np.nan, np.float32)
-    jumps[:n] = np.sin(ints[:, 0] + 3 * ints[:, 1] + 5 * ints[:, 2]) + floats[:, 8] - floats[:, 12]
+    jumps[:n] = jumps_of(found.ints[:n], found.floats[:n])
     v_screen = np.zeros(raster.screen.shape, np.float32)
     scatter_edges(found, jumps, v_screen, SimulatedArrays())
-    expected = np.zeros(raster.screen.shape, np.float64)
-    for b in range(len(TURNS)):
-        here = raster.pieces(b, which)
-        jumps = np.sin(here.ints[:, 0] + 3 * here.ints[:, 1] + 5 * here.ints[:, 2]) + here.floats[:, 8]
-        jumps = (jumps - here.floats[:, 12]).astype(np.float32)
-        cpu_edges.scatter_edges(here.ints, here.floats, jumps, expected[b])
+    expected = moved_on_cpu(raster, which)
     assert np.abs(v_screen - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -9,6 +9,9 @@ import numpy as np
 
 from bodyfit.render.extra import torch
 
+FEWEST_BLOCKS = 128
+"""Blocks with nothing to do cost nothing; numba warns of launches with fewer."""
+
 
 class DeviceArrays(Protocol):
     """What makes arrays on a device and starts kernels there. Nothing waits for the device but `to_host`."""
@@ -113,11 +116,10 @@ class TorchArrays:
 
     def launch(self, kernel: Any, items: int | None, *arguments: Any) -> None:
         """Starts the kernel on torch's current stream."""
-        most = 16 * self._processors
-        blocks = most if items is None else max(1, -(-items // kernel.threads))
+        blocks = 16 * self._processors if items is None else -(-items // kernel.threads)
         with torch.cuda.device(self._device):
             plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-            kernel.launch(blocks, torch.cuda.current_stream().cuda_stream, *plain)
+            kernel.launch(max(blocks, FEWEST_BLOCKS), torch.cuda.current_stream().cuda_stream, *plain)
 
 
 _KINDS = {np.dtype(np.float32): torch.float32, np.dtype(np.int32): torch.int32, np.dtype(np.uint8): torch.uint8}
