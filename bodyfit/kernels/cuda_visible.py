@@ -49,6 +49,7 @@ def link_pixels(screen, faces, areas, b, f, r0, r1, c0, c1, begin, step, heads, 
     wide = c1 - c0 + 1
     known = False
     ua = va = lb_du = lb_dv = lc_du = lc_dv = ZERO
+    n = 0
     for k in range(begin, (r1 - r0 + 1) * wide, step):
         r = r0 + k // wide
         c = c0 + k - (r - r0) * wide
@@ -65,11 +66,21 @@ def link_pixels(screen, faces, areas, b, f, r0, r1, c0, c1, begin, step, heads, 
             planes[b, f, 0], planes[b, f, 1], planes[b, f, 2] = ua, va, qa
             planes[b, f, 3], planes[b, f, 4], planes[b, f, 5], planes[b, f, 6] = lb_du, lb_dv, lc_du, lc_dv
             planes[b, f, 7], planes[b, f, 8] = q_du, q_dv
+        n += touches_pixel(np.float32(c) - ua, np.float32(r) - va, lb_du, lb_dv, lc_du, lc_dv)
+    if n == 0:
+        return
+    # counted first: every thread would wait for the one counter once per pixel
+    at = cuda.atomic.add(counts, LINKS, n)
+    for k in range(begin, (r1 - r0 + 1) * wide, step):
+        r = r0 + k // wide
+        c = c0 + k - (r - r0) * wide
+        if heads[b, r, c] < 0:
+            continue
         if touches_pixel(np.float32(c) - ua, np.float32(r) - va, lb_du, lb_dv, lc_du, lc_dv):
-            at = cuda.atomic.add(counts, LINKS, 1)
             if at < links.shape[0]:
                 links[at, FACE] = f
                 links[at, NEXT] = cuda.atomic.exch(heads, (b, r, c), at + 1)
+            at += 1
 
 
 @kernel(F3, I2, F2, I1, FLAG, I3, F3, I2, I2, I1)
