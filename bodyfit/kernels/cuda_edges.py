@@ -107,8 +107,8 @@ def cut_edges(screen, faces, areas, incident, found, height, width, heads, cut_i
                 t = t_end if stop >= t_end else max(t, stop)
                 continue
             middle = HALF * (t + stop)
-            column = np.int32(floor(u0 + middle * du + HALF))
-            row = np.int32(floor(v0 + middle * dv + HALF))
+            column = np.int64(floor(u0 + middle * du + HALF))
+            row = np.int64(floor(v0 + middle * dv + HALF))
             if 0 <= column < width and 0 <= row < height:
                 heads[b, row, column] = 0
                 at = cuda.atomic.add(counts, CUTS, 1)

@@ -16,8 +16,8 @@ FAR = np.float32(-3e38)
 def first_border(at, step, n):
     """The first border of n pixels (0 to n) that a way from coordinate `at` towards `step` (±1) meets."""
     if step > 0:
-        return max(np.int32(floor(at)) + 1, 0)
-    return min(np.int32(ceil(at)) - 1, n)
+        return max(np.int64(floor(at)) + 1, 0)
+    return min(np.int64(ceil(at)) - 1, n)
 
 
 @scalar
