@@ -95,7 +95,7 @@ class TorchArrays:
 
     def from_host(self, array: Any) -> Any:
         """A copy of numpy's array on the device; truth values become uint8."""
-        plain = np.ascontiguousarray(array, np.uint8 if array.dtype == np.bool_ else array.dtype)
+        plain = np.array(array, np.uint8 if array.dtype == np.bool_ else array.dtype, order="C")
         return torch.from_numpy(plain).to(self._device)
 
     def to_host(self, array: Any) -> Any:
