@@ -22,7 +22,7 @@ def test_the_ends_of_edges_move_as_on_the_cpu(name: str, which: int, projection:
     from simulated_edges import SCENES, jumps_of, moved_on_cpu, raster_of, seen_by
 
     from bodyfit.render.cuda_arrays import TorchArrays
-    from bodyfit.render.cuda_edges import DeviceEdges, EdgeRoom, find_pieces, scatter_edges
+    from bodyfit.render.cuda_edges import CudaPieces, DeviceEdges, EdgeRoom, find_pieces, scatter_edges
 
     raster = raster_of(SCENES[name], 96, 72, projection)
     arrays, room = TorchArrays(torch.device("cuda")), EdgeRoom()
@@ -30,7 +30,7 @@ def test_the_ends_of_edges_move_as_on_the_cpu(name: str, which: int, projection:
     screen, areas = arrays.from_host(raster.screen), arrays.from_host(raster.areas)
     faces, seen = arrays.from_host(raster.mesh.faces), arrays.from_host(seen_by(raster))
 
-    def find() -> tuple[torch.Tensor, ...]:
+    def find() -> CudaPieces:
         return find_pieces(screen, faces, areas, edges, seen, which, raster.size, raster.perspective, room, arrays)
 
     first = find()
@@ -46,18 +46,19 @@ def test_the_ends_of_edges_move_as_on_the_cpu(name: str, which: int, projection:
     torch.cuda.synchronize()
     room.check()
     expected = moved_on_cpu(raster, which)
-    for ints, floats, count in (first, again):
+    for found in (first, again):
+        ints, floats, count = found
         n = int(count.item())
         # rounding may divide a piece at a pixel's corner
         assert n == pytest.approx(sum(len(raster.pieces(b, which).ints) for b in range(len(raster.points))), rel=0.01)
         jumps = np.zeros(len(ints), np.float32)
         jumps[:n] = jumps_of(ints.cpu().numpy()[:n], floats.cpu().numpy()[:n])
         v_screen = arrays.full(*screen.shape, value=0.0)
-        scatter_edges(type(first)(ints, floats, count), arrays.from_host(jumps), v_screen, arrays)
+        scatter_edges(found, arrays.from_host(jumps), v_screen, arrays)
         assert np.abs(v_screen.cpu().numpy() - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1e-9)
 
 
-def images_of(name: str, device: str, **options: object) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def images_of(name: str, device: str, samples: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Images of a batch of two, and the gradients of their sum, weighted by fixed random numbers, on the CPU."""
     import render_scenes as scenes
     from simulated_edges import SCENES, TURNS
@@ -78,12 +79,13 @@ def images_of(name: str, device: str, **options: object) -> tuple[dict[str, torc
     for _ in range(2):  # the second time nothing is waited for
         drawn = render(
             inputs["vertices"], SCENES[name].faces, camera, vertex_attributes=inputs["attributes"], lighting=lighting,
-            context=context, **options,
+            samples=samples, context=context,
         )  # fmt: skip
         wanted = ("alpha", "premultiplied_depth", "premultiplied_normals", "premultiplied_attributes")
         images = {key: getattr(drawn, key) for key in (*wanted, "premultiplied_color")}
         random = torch.Generator().manual_seed(2)
-        loss = sum((i * torch.randn(i.shape, generator=random).to(device)).sum() for i in images.values())
+        parts = [(i * torch.randn(i.shape, generator=random).to(device)).sum() for i in images.values()]
+        loss = torch.stack(parts).sum()
         gradients = dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True))
     if device != "cpu":
         context.check()
@@ -94,8 +96,8 @@ def images_of(name: str, device: str, **options: object) -> tuple[dict[str, torc
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("name", ["square", "sphere", "boxes", "split boxes", "hand"])
 def test_images_and_gradients_are_those_of_the_cpu(name: str, samples: int) -> None:
-    found, v_found = images_of(name, "cuda", samples=samples)
-    expected, v_expected = images_of(name, "cpu", samples=samples)
+    found, v_found = images_of(name, "cuda", samples)
+    expected, v_expected = images_of(name, "cpu", samples)
     same = found.pop("face_id") == expected.pop("face_id")
     assert same.float().mean() > 0.999
     for key, image in found.items():
