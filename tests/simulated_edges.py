@@ -53,7 +53,9 @@ SCENES = {
 }
 
 
-def raster_of(mesh: scenes.Mesh, width: int = 24, height: int = 18, projection: str = "perspective") -> CpuRaster:
+def raster_of(
+    mesh: scenes.Mesh, width: int = 24, height: int = 18, projection: str = "perspective", samples: int = 1
+) -> CpuRaster:
     """The scene, drawn twice on the CPU."""
     view = scenes.camera(width, height, projection=projection)
     R, t = view.pose[:3, :3], view.pose[:3, 3]
@@ -61,7 +63,8 @@ def raster_of(mesh: scenes.Mesh, width: int = 24, height: int = 18, projection: 
     intrinsics = np.tile(view.intrinsics.float().numpy(), (len(points), 1))
     topology = find_topology(mesh.faces, points)
     shared = Mesh(mesh.faces, mesh.faces, topology)
-    return CpuRaster(points, intrinsics, shared, (height, width), 1, projection == "perspective", Scratch(), None)
+    size = (height, width)
+    return CpuRaster(points, intrinsics, shared, size, samples, projection == "perspective", Scratch(), None)
 
 
 def seen_by(raster: CpuRaster) -> np.ndarray:

@@ -132,6 +132,21 @@ def scatter_edges(ints, floats, count, jumps, v_screen):
         cuda.atomic.add(v_screen, (b, j, 1), t * gv)
 
 
+@kernel(I2, F2, I1, F3, F3, F1)
+def cover_jumps(ints, floats, count, v_alpha, v_depth, jumps):
+    """jumps (N,) for coverage and depth; v_alpha and v_depth (B, H, W)."""
+    width = v_alpha.shape[2]
+    for p in range(cuda.grid(1), min(count[0], ints.shape[0]), cuda.gridsize(1)):
+        b = ints[p, 5]
+        row = ints[p, 0] // width
+        column = ints[p, 0] - row * width
+        g = v_depth[b, row, column]
+        if ints[p, 2] >= 0:
+            jumps[p] = g * (floats[p, 8] - floats[p, 12])
+        else:
+            jumps[p] = v_alpha[b, row, column] + g * floats[p, 8]
+
+
 @kernel(I1, I1)
 def note_most(counts, most):
     """most (COUNTS,) = the largest that each of counts ever was."""

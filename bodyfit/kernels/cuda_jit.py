@@ -25,6 +25,7 @@ THREADS = 8 if SIMULATED else 128
 
 F1, F2, F3, F4 = (types.Array(types.float32, n, "C") for n in (1, 2, 3, 4))
 I1, I2, I3 = (types.Array(types.int32, n, "C") for n in (1, 2, 3))
+L3 = types.Array(types.int64, 3, "C")
 U1, INT, FLAG = types.Array(types.uint8, 1, "C"), types.int64, types.boolean
 """What kernels take: arrays of 1, 2, … axes in the usual order, whole numbers and truth values of Python."""
 
@@ -33,6 +34,33 @@ KERNELS: dict[str, Kernel] = {}
 
 device = cuda.jit(device=True)
 """Makes a function of arrays that kernels call."""
+
+
+if SIMULATED:
+
+    def float_as_int(number: Any) -> int:
+        """The bits of a float32."""
+        return int(np.float32(number).view(np.int32))
+
+    def int_as_float(bits: Any) -> Any:
+        """The float32 of these bits."""
+        return np.int32(bits).view(np.float32)
+
+else:
+    from numba.cuda.libdevice import float_as_int, int_as_float  # type: ignore[no-redef]
+
+
+@device
+def rank_of(number):
+    """A whole number of 32 bits, as int64, that is larger where the float32 is."""
+    bits = np.int64(float_as_int(number))
+    return bits if bits >= 0 else bits ^ np.int64(0x7FFFFFFF)
+
+
+@device
+def value_of(rank):
+    """The float32 of a rank."""
+    return int_as_float(np.int32(rank if rank >= 0 else rank ^ np.int64(0x7FFFFFFF)))
 
 
 class Kernel:

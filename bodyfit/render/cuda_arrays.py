@@ -122,4 +122,9 @@ class TorchArrays:
             kernel.launch(max(blocks, FEWEST_BLOCKS), torch.cuda.current_stream().cuda_stream, *plain)
 
 
-_KINDS = {np.dtype(np.float32): torch.float32, np.dtype(np.int32): torch.int32, np.dtype(np.uint8): torch.uint8}
+_KINDS = {
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.int64): torch.int64,
+    np.dtype(np.int32): torch.int32,
+    np.dtype(np.uint8): torch.uint8,
+}
