@@ -14,14 +14,16 @@ from bodyfit.render.cuda_edges import DeviceEdges, EdgeRoom
 from bodyfit.render.cuda_raster import CudaRaster, DeviceMesh
 
 
-def twin(raster: CpuRaster) -> CudaRaster:
+def twin(raster: CpuRaster, near_m: float = 0.01) -> CudaRaster:
     """The same batch, drawn by the GPU's kernels."""
     arrays = SimulatedArrays()
     faces = raster.mesh.faces
     mesh = DeviceMesh(faces, faces, DeviceEdges.of(raster.mesh.topology, arrays))
+    near = np.array([near_m], np.float32)
     return CudaRaster(
-        raster.points, raster.intrinsics, mesh, raster.size, raster.samples, raster.perspective, EdgeRoom(), arrays
-    )
+        raster.points, raster.intrinsics, mesh, raster.size, raster.samples, raster.perspective, near, EdgeRoom(),
+        arrays,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("projection, samples", [("perspective", 1), ("orthographic", 2)])
@@ -49,3 +51,15 @@ def test_large_faces_are_drawn_by_blocks(room: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernels, "LARGE_SAMPLES", 8)
     expected = raster_of(SCENES["boxes"])
     np.testing.assert_array_equal(twin(expected).alpha, expected.alpha)
+
+
+def test_faces_with_a_vertex_before_the_near_plane_are_left_out_and_counted() -> None:
+    expected = raster_of(SCENES["boxes"], 16, 12)
+    depths = expected.points[..., 2]
+    near_m = float(np.median(depths))
+    found = twin(expected, near_m)
+    assert int(found.too_near[0]) == int((depths < np.float32(near_m)).sum()) > 0
+    reached = (np.asarray(depths < np.float32(near_m)))[:, expected.mesh.faces].any(axis=2)
+    np.testing.assert_array_equal(found.areas == 0, reached)
+    assert not any(f in np.flatnonzero(reached[b]) for b in range(2) for f in np.unique(found.ids[b]))
+    assert np.isfinite(found.cover_vjp(expected.alpha, expected.alpha)[0]).all()

@@ -11,28 +11,36 @@ from math import ceil, floor
 import numpy as np
 
 from bodyfit.kernels.cpu_raster import NO_AREA, OVERLAP, TOO_LARGE, weights_at
-from bodyfit.kernels.cuda_jit import F2, F3, F4, FLAG, I1, I2, I3, INT, L3, cuda, device, kernel, rank_of, value_of
+from bodyfit.kernels.cuda_jit import F1, F2, F3, F4, FLAG, I1, I2, I3, INT, L3, cuda, device, kernel, rank_of, value_of
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, project, project_vjp, signed_area, surface_depth_vjp
 from bodyfit.kernels.scalar_edges import face_plane
 
 NOTHING = np.int64(-(2**63))
 """What a sample that no face covers has for its nearest face."""
 LAST_FACE = np.int64(2**32 - 1)
+NAN = np.float32(np.nan)
 LARGE_SAMPLES = 512
 """A face over so many samples is drawn by a whole block of threads."""
 
 
-@kernel(F3, F2, FLAG, F3)
-def project_points(points, intrinsics, perspective, screen):
-    """screen (B, V, 3) = (u, v, q) of camera points (B, V, 3); intrinsics (B, 4) fx fy cx cy."""
+@kernel(F3, F2, FLAG, F1, F3, I1)
+def project_points(points, intrinsics, perspective, near, screen, too_near):
+    """screen (B, V, 3) = (u, v, q) of camera points (B, V, 3); intrinsics (B, 4) fx fy cx cy.
+
+    What is nearer than near (1,) becomes NaN, so that its faces have no area, and is counted in too_near (1,).
+    """
     n_points = points.shape[1]
     for i in range(cuda.grid(1), points.shape[0] * n_points, cuda.gridsize(1)):
         b = i // n_points
         k = i - b * n_points
-        screen[b, k, 0], screen[b, k, 1], screen[b, k, 2] = project(
+        u, v, q = project(
             points[b, k, 0], points[b, k, 1], points[b, k, 2],
             intrinsics[b, 0], intrinsics[b, 1], intrinsics[b, 2], intrinsics[b, 3], perspective,
         )  # fmt: skip
+        if not points[b, k, 2] >= near[0]:
+            cuda.atomic.add(too_near, 0, 1)
+            u = NAN
+        screen[b, k, 0], screen[b, k, 1], screen[b, k, 2] = u, v, q
 
 
 @kernel(F3, F2, FLAG, F3, F3, F2)

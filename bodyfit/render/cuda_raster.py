@@ -28,6 +28,8 @@ class DeviceMesh(NamedTuple):
 class CudaRaster:
     """The nearest faces of B meshes at every sample, and the images that can be made from them.
 
+    too_near (1,) int32 is how many vertices are nearer than the near plane.
+
     Args:
         points: (B, V, 3) float32 camera points in front of the camera.
         intrinsics: (B, 4) float32 fx fy cx cy.
@@ -35,6 +37,7 @@ class CudaRaster:
         size: height and width in pixels.
         samples: n, for n × n samples per pixel.
         perspective: or orthographic.
+        near: (1,) float32 metres; faces with a vertex nearer than that are left out.
         room: remembers how many edges there are.
         arrays: where all of these are.
     """
@@ -47,6 +50,7 @@ class CudaRaster:
         size: tuple[int, int],
         samples: int,
         perspective: bool,
+        near: Any,
         room: EdgeRoom,
         arrays: DeviceArrays,
     ) -> None:
@@ -58,7 +62,11 @@ class CudaRaster:
         fine = (n_batch, size[0] * samples, size[1] * samples)
         launch = arrays.launch
         self.screen, self.areas = arrays.empty(n_batch, n_points, 3), arrays.empty(n_batch, n_faces)
-        launch(kernels.project_points, n_batch * n_points, points, intrinsics, perspective, self.screen)
+        self.too_near = arrays.full(1, value=0, kind=np.int32)
+        launch(
+            kernels.project_points, n_batch * n_points, points, intrinsics, perspective, near, self.screen,
+            self.too_near,
+        )  # fmt: skip
         nearest = arrays.full(*fine, value=int(kernels.NOTHING), kind=np.int64)
         large, n_large = arrays.empty(ROOM_FOR_LARGE, 2, kind=np.int32), arrays.full(1, value=0, kind=np.int32)
         launch(kernels.draw, n_batch * n_faces, self.screen, mesh.faces, samples, self.areas, nearest, large, n_large)
