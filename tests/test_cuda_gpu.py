@@ -152,3 +152,19 @@ def test_double_precision_is_refused() -> None:
     mesh, view = scenes.square(), scenes.camera(24, 18)
     with pytest.raises(InputError, match="vertices"):
         render(mesh.vertices.cuda(), mesh.faces, view)
+
+
+def test_a_mesh_that_reaches_the_near_plane_is_cut_there() -> None:
+    import render_scenes as scenes
+
+    from bodyfit.render.camera import RenderCamera
+    from bodyfit.render.render import render
+
+    mesh, view = scenes.two_boxes(), scenes.camera(48, 36)
+    images = []
+    for device in ("cuda", "cpu"):
+        camera = RenderCamera(48, 36, view.intrinsics.float().to(device), view.pose.float().to(device), near_m=2.4)
+        drawn = render(mesh.vertices.float().to(device), mesh.faces, camera)
+        images.append(drawn.premultiplied_depth)
+    assert images[0].is_cuda
+    assert (images[0].cpu() - images[1]).abs().max() <= 1e-5

@@ -13,13 +13,18 @@ from bodyfit.kernels.cpu_shade import Light, Surface
 from bodyfit.render.extra import Tensor, torch
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether the tensor is drawn by a CUDA device."""
+    return tensor.is_cuda
+
+
 def to_array(tensor: Tensor) -> Any:
     """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one.
 
     A tensor of a CUDA device stays a tensor there.
     """
     plain = tensor.detach()
-    if plain.is_cuda:
+    if on_gpu(plain):
         return plain.contiguous()
     if plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
         return plain[:1].contiguous().expand(plain.shape).numpy()

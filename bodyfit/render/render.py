@@ -21,7 +21,17 @@ from bodyfit.render.camera import RenderCamera
 from bodyfit.render.clip import Cut, cut_near
 from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
 from bodyfit.render.extra import Tensor, torch
-from bodyfit.render.layers import Cover, MovePoints, Paint, PaintColor, PaintNormals, VertexNormals, to_array, to_tensor
+from bodyfit.render.layers import (
+    Cover,
+    MovePoints,
+    Paint,
+    PaintColor,
+    PaintNormals,
+    VertexNormals,
+    on_gpu,
+    to_array,
+    to_tensor,
+)
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture, check_shape
 from bodyfit.render.topology import Topology, at_one_place, find_topology
@@ -188,7 +198,7 @@ def render(
     given_context = context
     context = RenderContext(threads=1) if context is None else context
     n_points = points_world.shape[1]
-    triangles = context.triangles(faces, n_points) if vertices.is_cuda else _check_faces("faces", faces, n_points)
+    triangles = context.triangles(faces, n_points) if on_gpu(vertices) else _check_faces("faces", faces, n_points)
     n_batch = points_world.shape[0]
     view = camera if isinstance(camera, RenderCamera) else RenderCamera.from_camera(camera)
     if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
@@ -202,23 +212,23 @@ def render(
     points_cam = _moved(points_world, pose)
     attributes = None
     if vertex_attributes is not None:
-        finite = not vertices.is_cuda  # to look would be to wait
+        finite = not on_gpu(vertices)  # to look would be to wait
         check_shape("vertex_attributes", vertex_attributes, n_points, None, names="(V, C)", finite=finite)
         attributes = _batched("vertex_attributes", vertex_attributes.to(kind), 2, n_batch)
     behind = None
     if background is not None:
         behind = _check_background(background.to(kind), n_batch, view)
     uv_faces = None if texture is None else _check_uv_faces(texture, triangles)
-    if given_context is None and n_batch > 1 and not vertices.is_cuda:
+    if given_context is None and n_batch > 1 and not on_gpu(vertices):
         context = RenderContext()
     scene = _Scene(view, points_world, points_cam, intrinsics, pose, attributes, texture, material, lighting)
-    if vertices.is_cuda:
+    if on_gpu(vertices):
         if not context.gpu(vertices.device).must_look(context.knows(triangles, uv_faces)):
             return _draw(scene, triangles, uv_faces, samples, behind, context)
         _check_numbers(points_world)
     depths = points_cam.detach()[:, :, 2]
     if depths.numel() and float(depths.min()) < view.near_m:
-        if vertices.is_cuda:
+        if on_gpu(vertices):
             context.gpu(vertices.device).look_again()
         scene = scene.on("cpu")
         items = [_draw_cut(scene.item(b), triangles, uv_faces, samples) for b in range(n_batch)]
@@ -311,7 +321,7 @@ def _draw(
     points, intrinsics = scene.points_cam.contiguous(), scene.intrinsics.contiguous()
     size = (scene.view.height, scene.view.width)
     raster: Any
-    if points.is_cuda:
+    if on_gpu(points):
         gpu = context.gpu(points.device)
         topology = context.known_topology
         if topology is None or not context.knows(faces, uv_faces):
@@ -475,7 +485,7 @@ def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
 
 def _moved(points: Tensor, pose: Tensor) -> Tensor:
     """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
-    if points.is_cuda:
+    if on_gpu(points):
         return points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
     return MovePoints.apply(points, pose)  # type: ignore[return-value]
 
@@ -490,7 +500,7 @@ def _check_vertices(vertices: Tensor) -> Tensor:
     if vertices.device.type not in ("cpu", "cuda"):
         raise DeviceError("vertices", "a tensor on the CPU or a CUDA device", str(vertices.device))
     points = vertices if vertices.ndim == 3 else vertices[None]
-    if not vertices.is_cuda:
+    if not on_gpu(vertices):
         _check_numbers(points)
     elif vertices.dtype != torch.float32:
         raise InputError("vertices", "float32 on a CUDA device", str(vertices.dtype))
@@ -562,7 +572,7 @@ def _check_background(background: Tensor, n_batch: int, view: RenderCamera) -> T
     size = (view.height, view.width, 3)
     if shape not in ((3,), size, (1, *size), (n_batch, *size)):
         raise InputError("background", f"shape (3,), {size} or {(n_batch, *size)}", str(shape))
-    if not background.is_cuda and not bool(torch.isfinite(background.detach()).all()):
+    if not on_gpu(background) and not bool(torch.isfinite(background.detach()).all()):
         raise InputError("background", "finite numbers", "NaN or infinity")
     return background
 
