@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +54,7 @@ class CudaRaster:
         arrays: DeviceArrays,
     ) -> None:
         self.points, self.intrinsics, self.mesh = points, intrinsics, mesh
+        self.faces, self.uv_faces = mesh.faces, mesh.uv_faces
         self.size, self.samples, self.perspective = size, samples, perspective
         self._room, self.arrays = room, arrays
         self._pieces: dict[int, CudaPieces] = {}
@@ -99,11 +99,9 @@ class CudaRaster:
             )  # fmt: skip
         return self._pieces[which]
 
-    def geometry_vjp(self, task: Callable[[Any], None]) -> tuple[Any, Any]:
-        """v_points (B, V, 3) and v_intrinsics (B, 4) of a task that adds to the screen's cotangent (B, V, 3)."""
+    def geometry_vjp(self, v_screen: Any) -> tuple[Any, Any]:
+        """v_points (B, V, 3) and v_intrinsics (B, 4) of the screen's cotangent (B, V, 3)."""
         n_batch, n_points = self.points.shape[0], self.points.shape[1]
-        v_screen = self.arrays.full(n_batch, n_points, 3, value=0.0)
-        task(v_screen)
         v_points, v_intrinsics = self.arrays.empty(n_batch, n_points, 3), self.arrays.full(n_batch, 4, value=0.0)
         self.arrays.launch(
             kernels.project_points_vjp, n_batch * n_points, self.points, self.intrinsics, self.perspective, v_screen,
@@ -111,25 +109,16 @@ class CudaRaster:
         )  # fmt: skip
         return v_points, v_intrinsics
 
-    def move_edges(self, which: int, jumps_of: Callable[[CudaPieces, Any], None], v_screen: Any) -> None:
-        """Adds to v_screen what the edges' ends move; jumps_of fills (N,) jumps of pieces."""
-        pieces = self.pieces(which)
-        jumps = self.arrays.empty(pieces.ints.shape[0])
-        jumps_of(pieces, jumps)
-        scatter_edges(pieces, jumps, v_screen, self.arrays)
-
     def cover_vjp(self, v_alpha: Any, v_depth: Any) -> tuple[Any, Any]:
         """Cotangents of points and intrinsics; v_alpha and v_depth (B, H, W)."""
-
-        def jumps(pieces: CudaPieces, into: Any) -> None:
-            self.arrays.launch(cuda_edges.cover_jumps, None, *pieces, v_alpha, v_depth, into)
-
-        def task(v_screen: Any) -> None:
-            n_samples = self.ids.shape[0] * self.ids.shape[1] * self.ids.shape[2]
-            self.arrays.launch(
-                kernels.cover_vjp, n_samples, self.screen, self.mesh.faces, self.ids, self.samples, self.perspective,
-                v_depth, v_screen,
-            )  # fmt: skip
-            self.move_edges(OUTLINES, jumps, v_screen)
-
-        return self.geometry_vjp(task)
+        v_screen = self.arrays.full(*self.screen.shape, value=0.0)
+        n_samples = self.ids.shape[0] * self.ids.shape[1] * self.ids.shape[2]
+        self.arrays.launch(
+            kernels.cover_vjp, n_samples, self.screen, self.mesh.faces, self.ids, self.samples, self.perspective,
+            v_depth, v_screen,
+        )  # fmt: skip
+        pieces = self.pieces(OUTLINES)
+        jumps = self.arrays.empty(pieces.ints.shape[0])
+        self.arrays.launch(cuda_edges.cover_jumps, None, *pieces, v_alpha, v_depth, jumps)
+        scatter_edges(pieces, jumps, v_screen, self.arrays)
+        return self.geometry_vjp(v_screen)
