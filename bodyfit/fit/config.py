@@ -117,6 +117,8 @@ class FitConfig:
         default_factory=lambda: Stage("limbs again", 1, 1800, 5, 1, 0.06, 0.12, 0.08, sensor_noise=True, damping=1e-3)
     )
     """once the shape and what is worn are known: sharper, with the shape held"""
+    arms_tasted: int = 16
+    """then so many of an arm's ways to reach for what is unexplained are followed a little, and the best of them on"""
     limb_rounds: int = 3
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(

@@ -297,13 +297,13 @@ class Starter:
         def problem_of(stage: Stage, mean: NDArray[np.float64]) -> Problem:
             return self.problem(stage, observations, mean)
 
-        best, lowest = improve_limbs(how, problem_of, state.take([b]), float(cost[b]))
+        best = improve_limbs(how, problem_of, state.take([b]), float(cost[b]))
         for i in others[:1]:
-            if cost[i] < WORTH_TRYING * lowest:
-                other, its_cost = improve_limbs(how, problem_of, state.take([i]), float(cost[i]))
-                if its_cost < lowest:
-                    best, lowest = other, its_cost
-        return Start(best.rotations[0], best.transl[0], best.shape[0], lowest, rivals)
+            if cost[i] < WORTH_TRYING * best.cost:
+                other = improve_limbs(how, problem_of, state.take([i]), float(cost[i]))
+                best = min(best, other, key=lambda improved: improved.cost)
+        found = best.state
+        return Start(found.rotations[0], found.transl[0], found.shape[0], best.cost, rivals)
 
     def follow(self, observations: Sequence[Observation], before: Start) -> Start:
         """A start from the instant before, which was a moment ago."""

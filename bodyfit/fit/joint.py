@@ -297,14 +297,20 @@ def _limbs_again(
     instants: Sequence[Instant],
     found: JointFit,
     cancelled: Callable[[], bool] | None,
-) -> JointFit:
+) -> list[JointFit]:
     """Limbs put elsewhere where that explains an instant better, now that shape and clothes are known; of several
-    instants only those for which another start was nearly as good, and none that was followed from the one before."""
+    instants only those for which another start was nearly as good, and none that was followed from the one before.
+
+    Returns what was found, unchanged where nothing helped, first; of a single instant then what explains it nearly as
+    well with a limb elsewhere.
+    """
     shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
     stage = c.limbs_again
     mesh = _held_mesh(setup, stage.level, found.shape, shape)
-    how = LimbStages(stage, c.reach, replace(stage, iterations=4), 2, prior, cancelled or (lambda: False))
+    last, stop = replace(stage, iterations=4), cancelled or (lambda: False)
+    how = LimbStages(stage, c.reach, last, 2, prior, stop, c.arms_tasted)
     rotations, transl = found.rotations.copy(), found.transl.copy()
+    close: list[State] = []
     for t, instant in enumerate(instants):
         rivals = found.rivals[t]
         if rivals is None or how.cancelled():
@@ -319,10 +325,13 @@ def _limbs_again(
 
         state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))
         cost = float(problem_of(how.last, prior.mean[None]).linearize(state, want_rows=False).cost[0])
-        better, _ = improve_limbs(how, problem_of, state, cost)
-        rotations[t], transl[t] = better.rotations[0], better.transl[0]
+        better = improve_limbs(how, problem_of, state, cost)
+        rotations[t], transl[t] = better.state.rotations[0], better.state.transl[0]
+        if len(instants) == 1:
+            close += better.rivals
     unchanged = np.array_equal(rotations, found.rotations)
-    return found if unchanged else replace(found, rotations=rotations, transl=transl)
+    best = found if unchanged else replace(found, rotations=rotations, transl=transl)
+    return [best, *(replace(found, rotations=s.rotations, transl=s.transl) for s in close)]
 
 
 def _poses_only(
@@ -379,9 +388,11 @@ def fit_instants(
     found = solve_joint(setup, clothing, instants, say, cancelled)
     if setup.clothing == "auto":
         clothing = worn(setup, instants, found)
-    again = _limbs_again(setup, clothing, instants, found, cancelled)
-    if setup.clothing == "auto" or again is not found:
-        found = finish(setup, clothing, instants, again, cancelled)
+    several = _limbs_again(setup, clothing, instants, found, cancelled)
+    if setup.clothing == "auto" or len(several) > 1 or several[0] is not found:
+        # which of them is right shows only when all of it is settled
+        ends = [finish(setup, clothing, instants, s, cancelled) for s in several]
+        found = min(ends, key=lambda end: end.cost)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
     say("done", 1.0)

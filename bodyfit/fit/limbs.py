@@ -29,6 +29,13 @@ OTHER_TURN_RAD = 0.4
 """two configurations of a limb are different when a joint's turn differs by this"""
 SURELY_BETTER = 1.0
 """a limb is put elsewhere when that lowers the cost (half a squared residual in units of its sigma) by this"""
+TASTED = 2
+"""steps after which it is known which of many ways to hold an arm come to something: their costs before any step do
+not tell"""
+RIVALS = 3
+"""at most so many of these are kept"""
+RIVAL_COST = 12.0
+"""a limb held otherwise for so little more cost may turn out to be the better one when all is settled"""
 CROWD = 128
 """hypotheses that are worked on at once: their normal equations are in memory together"""
 
@@ -47,22 +54,36 @@ class LimbStages:
     rounds: int
     prior: PosePrior
     cancelled: Callable[[], bool]
+    tasted: int = 0
+    """of each arm's configurations so many are followed for a few steps before the best are chosen"""
 
 
-def improve_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float) -> tuple[State, float]:
+@dataclass(frozen=True)
+class Improved:
+    """A state with its limbs where they explain most, its cost in the last stage, and states that explain nearly as
+    much with a limb elsewhere, best first."""
+
+    state: State
+    cost: float
+    rivals: tuple[State, ...] = ()
+
+
+def improve_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float) -> Improved:
     """One settled instant's limbs put elsewhere, one after the other, as long as that helps; cost is that of the last
     stage."""
+    best = Improved(state, cost)
     for _ in range(how.rounds):
         if how.cancelled():
             break
-        before = cost
-        state, cost = _try_limbs(how, problem_of, state, cost)
-        if cost >= before:
+        tried = _try_limbs(how, problem_of, best.state, best.cost)
+        better = tried.cost < best.cost
+        best = tried
+        if not better:
             break
-    return state, cost
+    return best
 
 
-def _try_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float) -> tuple[State, float]:
+def _try_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float) -> Improved:
     prior = how.prior.mean
     pose = axis_angle_from_matrix(state.rotations)[0]
     problem = problem_of(how.reach, prior[None])
@@ -85,7 +106,9 @@ def _try_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float
         order = np.argsort(costs[offset : offset + len(group)], kind="stable")
         # an arm like the other one hides well behind the body: it is followed however it looks unsettled
         surely = group[len(ARMS) : len(ARMS) + 1] if number < 2 else []
-        chosen += [*surely, *_unlike([group[k] for k in order], CHOICES)]
+        if number < 2 and how.tasted and len(group) > len(ARMS) + 1:
+            order = _tasted(how, problem_of, state, group, order)
+        chosen += [*surely, *(group[k] for k in _unlike(group, order.tolist(), CHOICES))]
         changed = np.abs(group[order[0]] - pose).max(1) > 1e-9
         merged[changed] = group[order[0]][changed]
         offset += len(group)
@@ -95,10 +118,35 @@ def _try_limbs(how: LimbStages, problem_of: ProblemOf, state: State, cost: float
     # against the state as it was, by the same measure: the first of the poses
     best = int(np.argmin(settled.cost))
     if settled.cost[best] > settled.cost[0] - SURELY_BETTER:
-        return state, cost
+        return Improved(state, cost, _rivals(settled.state, settled.cost, 0))
     problem = problem_of(how.last, prior[None])
     again = solve(problem, settled.state.take([best]), iterations=4, cancelled=how.cancelled)
-    return (again.state, float(again.cost[0])) if again.cost[0] < cost else (state, cost)
+    if again.cost[0] < cost:
+        return Improved(again.state, float(again.cost[0]), _rivals(settled.state, settled.cost, best))
+    return Improved(state, cost, _rivals(settled.state, settled.cost, 0))
+
+
+def _tasted(
+    how: LimbStages,
+    problem_of: ProblemOf,
+    state: State,
+    group: Sequence[NDArray[np.float64]],
+    order: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The first of an order of poses (J, 3), put in the order of their costs after a few steps."""
+    some = np.array(_unlike(group, order.tolist(), how.tasted))
+    poses = np.stack([group[k] for k in some])
+    problem = problem_of(how.compare, np.broadcast_to(how.prior.mean, poses.shape))
+    starts = with_pose(state.take(np.zeros(len(poses), int)), poses)
+    cost = solve(problem, starts, iterations=TASTED, cancelled=how.cancelled).cost
+    return some[np.argsort(cost, kind="stable")]
+
+
+def _rivals(state: State, cost: NDArray[np.float64], best: int) -> tuple[State, ...]:
+    """The states (N) that cost little more than the best one and differ from it, and from each other, in a limb."""
+    close = [k for k in np.argsort(cost, kind="stable").tolist() if k != best and cost[k] < cost[best] + RIVAL_COST]
+    unlike = _unlike(list(axis_angle_from_matrix(state.rotations)), [best, *close], RIVALS + 1)
+    return tuple(state.take([k]) for k in unlike[1:])
 
 
 def _reaching(
@@ -135,12 +183,12 @@ def with_pose(state: State, poses: NDArray[np.float64]) -> State:
     return State(rotations, state.transl, state.shape, state.group)
 
 
-def _unlike(poses: Sequence[NDArray[np.float64]], count: int) -> list[NDArray[np.float64]]:
-    """The first poses (J, 3) that differ from each other in a joint's turn."""
-    keep: list[NDArray[np.float64]] = []
-    for pose in poses:
-        if all(np.abs(pose - other).max() > OTHER_TURN_RAD for other in keep):
-            keep.append(pose)
+def _unlike(poses: Sequence[NDArray[np.float64]], order: Sequence[int], count: int) -> list[int]:
+    """The first of an order of poses (J, 3) that differ from each other in a joint's turn."""
+    keep: list[int] = []
+    for k in order:
+        if all(np.abs(poses[k] - poses[other]).max() > OTHER_TURN_RAD for other in keep):
+            keep.append(int(k))
         if len(keep) == count:
             break
     return keep

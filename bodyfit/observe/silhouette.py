@@ -20,6 +20,10 @@ LIMB_RADIUS_M = 0.13
 """Half the width of a clothed thigh, with room."""
 MAX_LIMB_M = 1.1
 """A leg from hip to toe, or an arm with the shoulder."""
+RAISED_M = 0.5
+"""The fingers of a raised arm reach this far above the head."""
+BRIDGE_PX = 4
+"""Where more of what lies behind than this is seen between two surfaces, nothing that is seen joins or hides a joint."""
 MAX_PIECE_M2 = 0.4
 """A separate piece of a person is smaller than this."""
 SOLE_REACH_M = 0.06
@@ -34,6 +38,8 @@ EDGE_BAND_M = 0.06
 """No reading this close to the person may be the person: stereo shadows, grazing surfaces."""
 HAIR_BAND_M = 0.18
 """No reading above the head may be hair, which sends little light back."""
+SPARSE = 400
+"""Pixels of a surface that stand for all of it where ways between surfaces are looked at."""
 OPEN_AREA_M2 = 0.3
 """Without readings over more than this, away from a person seen from head to foot, there is just nothing in reach."""
 
@@ -137,7 +143,7 @@ def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], N
     inside = (where >= 0).all(1) & (where < size).all(1)
     away = np.full(len(where), np.inf)
     away[inside] = from_footprint[where[inside, 0], where[inside, 1]]
-    away[scene.height[v, u] > scene.height[main_v, main_u].max() + 0.3] = np.inf
+    away[scene.height[v, u] > scene.height[main_v, main_u].max() + RAISED_M] = np.inf
     count = len(scene.pixels)
     over = np.bincount(labels, weights=away < FOOTPRINT_M, minlength=count) > 0.9 * scene.pixels
     good = small & (np.bincount(labels, weights=away < LIMB_REACH_M, minlength=count) > 0.95 * scene.pixels)
@@ -154,11 +160,36 @@ def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], N
         length = float(np.hypot(v1 - v0, u1 - u0)) * scale
         limb = float(inner.max()) * scale < LIMB_RADIUS_M and length < MAX_LIMB_M
         borders = int((gap < 4).sum()) >= min(5, len(gap) // 4)
-        if (over[label] and gap.min() * scale < 0.35) or (borders and limb):
+        cut_off = over[label] and gap.min() * scale < 0.35 and _hidden_between(scene, main, label)
+        if cut_off or (borders and limb):
             theirs[box] |= piece
         elif borders:
             doubtful[box] |= piece
     return theirs, doubtful
+
+
+def _hidden_between(scene: Scene, main: NDArray[np.bool_], label: int) -> bool:
+    """Whether what joins a surface to the main one may be hidden: on the straight ways from where it is nearest in the
+    picture no more than a seam of something behind both of them is seen."""
+    v0, v1, u0, u1 = scene.boxes[label]
+    rows, cols = pixels_where(scene.surface[v0:v1, u0:u1] == label)
+    rows, cols = rows + v0, cols + u0
+    main_v, main_u = pixels_where(main)
+    near = np.stack([main_v, main_u], 1)[:: max(1, len(main_v) // SPARSE)]
+    own = np.stack([rows, cols], 1)[:: max(1, len(rows) // SPARSE)]
+    squares = ((own[:, None, :] - near[None]) ** 2).sum(2)
+    nearest = squares.argmin(1)
+    first = np.argsort(squares[np.arange(len(own)), nearest], kind="stable")[: max(1, len(own) // 4)]
+    seen = []
+    for k in first:
+        a, b = own[k], near[nearest[k]]
+        steps = int(np.abs(b - a).max()) + 1
+        way = np.rint(np.linspace(a, b, steps + 1)).astype(np.int64)
+        depth = scene.depth[way[:, 0], way[:, 1]]
+        behind = max(float(scene.depth[tuple(a)]), float(scene.depth[tuple(b)])) + OCCLUDER_GAP_M
+        floor = scene.floor[way[:, 0], way[:, 1]]
+        seen.append(int(((depth > behind) | floor).sum()))
+    return float(np.median(seen)) <= BRIDGE_PX
 
 
 def keep_consistent(scene: Scene, mask: NDArray[np.bool_], near: NearGround) -> NDArray[np.bool_]:
