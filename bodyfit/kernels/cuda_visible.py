@@ -11,9 +11,9 @@ from math import sqrt
 import numpy as np
 from numba import int32
 
-from bodyfit.kernels.cpu_edges import SHORTEST_CUT_PX
+from bodyfit.kernels.cpu_edges import FLOATS, SHORTEST_CUT_PX
 from bodyfit.kernels.cpu_raster import FAR
-from bodyfit.kernels.cpu_visible import BESIDE_PX, SAME_DEPTH, put_piece
+from bodyfit.kernels.cpu_visible import BESIDE_PX, SAME_DEPTH
 from bodyfit.kernels.cuda_edges import BESIDE, CUTS, IMAGE, LARGE, LINKS, OWNER, PIECES, PIXEL, ROW, only_sign
 from bodyfit.kernels.cuda_jit import F2, F3, FLAG, I1, I2, I3, cuda, device, kernel
 from bodyfit.kernels.scalar import HALF, ZERO
@@ -126,6 +126,39 @@ def is_about(incident, first, last, f):
     for m in range(first, last):
         about |= incident[m, 0] == f
     return about
+
+
+@device
+def put_piece(
+    screen, faces, incident, planes, perspective, row, beside, behind, pixel, t, share, u_beside, v_beside, nu, nv,
+    ints, floats, at,
+):  # fmt: skip
+    """Writes one piece into row `at` of ints and floats: t its middle, share its part of the edge; the point beside
+    the edge where it was asked what is behind lies (u_beside, v_beside) from the edge's first end."""
+    f = incident[row, 0]
+    i, j = faces[f, incident[row, 1]], faces[f, incident[row, 2]]
+    ints[at, 0], ints[at, 1], ints[at, 2], ints[at, 3], ints[at, 4] = pixel, f, behind, i, j
+    u0, v0, q0 = screen[i, 0], screen[i, 1], screen[i, 2]
+    q1 = screen[j, 2]
+    floats[at, 0], floats[at, 1], floats[at, 2] = t, nu * share, nv * share
+    floats[at, 3], floats[at, 4] = u0 + t * (screen[j, 0] - u0), v0 + t * (screen[j, 1] - v0)
+    for k in range(5, FLOATS):
+        floats[at, k] = ZERO
+    if perspective:
+        z = ONE / (q0 * (ONE - t) + q1 * t)
+        w0, w1 = q0 * (ONE - t) * z, q1 * t * z
+    else:
+        z, w0, w1 = -(q0 * (ONE - t) + q1 * t), ONE - t, t
+    floats[at, 5 + incident[row, 1]], floats[at, 5 + incident[row, 2]], floats[at, 8] = w0, w1, z
+    if beside >= 0:
+        ints[at, 2] = incident[beside, 0]
+        floats[at, 9 + incident[beside, 1]], floats[at, 9 + incident[beside, 2]], floats[at, 12] = w0, w1, z
+    elif behind >= 0:
+        a, b, c = faces[behind, 0], faces[behind, 1], faces[behind, 2]
+        u, v = (u0 - screen[a, 0]) + u_beside, (v0 - screen[a, 1]) + v_beside
+        lb, lc = u * planes[behind, 3] + v * planes[behind, 4], u * planes[behind, 5] + v * planes[behind, 6]
+        w0, w1, w2, z = surface_weights(ONE - lb - lc, lb, lc, screen[a, 2], screen[b, 2], screen[c, 2], perspective)
+        floats[at, 9], floats[at, 10], floats[at, 11], floats[at, 12] = w0, w1, w2, z
 
 
 @device
