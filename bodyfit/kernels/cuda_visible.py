@@ -16,7 +16,7 @@ from bodyfit.kernels.cpu_raster import FAR
 from bodyfit.kernels.cpu_visible import BESIDE_PX, SAME_DEPTH
 from bodyfit.kernels.cuda_edges import BESIDE, CUTS, IMAGE, LARGE, LINKS, OWNER, PIECES, PIXEL, ROW, only_sign
 from bodyfit.kernels.cuda_jit import F2, F3, FLAG, I1, I2, I3, cuda, device, kernel
-from bodyfit.kernels.scalar import HALF, ZERO
+from bodyfit.kernels.scalar import HALF, ONE, ZERO, surface_weights
 from bodyfit.kernels.scalar_edges import face_plane, parts_over_face, touches_pixel
 
 FACE, NEXT = 0, 1
