@@ -24,6 +24,10 @@ TURNS = ((0.3, 0.5, 0.2), (0.9, -0.2, 0.4))
 """Each batch is the scene turned in these two ways (radians)."""
 
 
+SLIVER_PX = 1e-4
+"""Rounding decides whether there is a piece shorter than this."""
+
+
 def sheets(n: int = 7) -> scenes.Mesh:
     """Squares one behind the other, each a little larger than the one before it."""
     one = scenes.square()
@@ -98,7 +102,9 @@ def pieces_of(raster: CpuRaster, which: int, kept: EdgeRoom | None = None) -> ro
 
 
 def in_order(ints: np.ndarray, floats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces by image, pixel, the edge's ends, face in front and place on the edge."""
+    """Pieces by image, pixel, the edge's ends, face in front and place on the edge; without slivers."""
+    there = np.hypot(floats[:, 1], floats[:, 2]) > SLIVER_PX
+    ints, floats = ints[there], floats[there]
     order = np.lexsort((floats[:, 0], ints[:, 1], ints[:, 4], ints[:, 3], ints[:, 0], ints[:, 5]))
     return ints[order], floats[order]
 
@@ -107,7 +113,6 @@ def assert_same_pieces(found: room.CudaPieces, raster: CpuRaster, which: int) ->
     """Compares with the CPU's, and returns how many there are."""
     n = int(found.count[0])
     here = [raster.pieces(b, which) for b in range(len(TURNS))]
-    assert n == sum(len(p.ints) for p in here)
     ints = np.concatenate([np.column_stack([p.ints, np.full(len(p.ints), b)]) for b, p in enumerate(here)])
     expected_ints, expected = in_order(ints, np.concatenate([p.floats for p in here]))
     found_ints, floats = in_order(found.ints[:n], found.floats[:n])
