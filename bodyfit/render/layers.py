@@ -10,16 +10,30 @@ from torch.autograd.function import once_differentiable
 from bodyfit.kernels import cpu_layers
 from bodyfit.kernels import cpu_raster as kernels
 from bodyfit.kernels.cpu_shade import Light, Surface
-from bodyfit.render.cpu_raster import CpuRaster
 from bodyfit.render.extra import Tensor, torch
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether the tensor is drawn by a CUDA device."""
+    return tensor.is_cuda
+
+
 def to_array(tensor: Tensor) -> Any:
-    """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one."""
+    """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one.
+
+    A tensor of a CUDA device stays a tensor there.
+    """
     plain = tensor.detach()
+    if on_gpu(plain):
+        return plain.contiguous()
     if plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
         return plain[:1].contiguous().expand(plain.shape).numpy()
     return plain.contiguous().numpy()
+
+
+def to_tensor(array: Any) -> Tensor:
+    """The tensor of what a raster made."""
+    return array.detach() if isinstance(array, torch.Tensor) else torch.from_numpy(array)
 
 
 class MovePoints(torch.autograd.Function):
@@ -49,62 +63,60 @@ class Cover(torch.autograd.Function):
     """(alpha, premultiplied depth) of camera points (B, V, 3) and intrinsics (B, 4)."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, points: Tensor, intrinsics: Tensor, raster: Any) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(points, intrinsics)  # so that torch refuses where they were changed in the meantime
         ctx.raster = raster
-        return torch.from_numpy(raster.alpha), torch.from_numpy(raster.depth)
+        return to_tensor(raster.alpha), to_tensor(raster.depth)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_alpha: Tensor, v_depth: Tensor) -> Any:
         _ = ctx.saved_tensors
         v_points, v_intrinsics = ctx.raster.cover_vjp(to_array(v_alpha), to_array(v_depth))
-        return torch.from_numpy(v_points), torch.from_numpy(v_intrinsics), None
+        return to_tensor(v_points), to_tensor(v_intrinsics), None
 
 
 class Paint(torch.autograd.Function):
     """Premultiplied attributes (B, H, W, C) of vertex values (B, V, C)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> Tensor:
+    def forward(ctx: Any, values: Tensor, points: Tensor, intrinsics: Tensor, raster: Any) -> Tensor:
         ctx.save_for_backward(values, points, intrinsics)
         ctx.raster = raster
-        return torch.from_numpy(raster.paint(to_array(values)))
+        return to_tensor(raster.paint(to_array(values)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_image: Tensor) -> Any:
         values = to_array(ctx.saved_tensors[0])
-        return (*(torch.from_numpy(v) for v in ctx.raster.paint_vjp(values, to_array(v_image))), None)
+        return (*(to_tensor(v) for v in ctx.raster.paint_vjp(values, to_array(v_image))), None)
 
 
 class PaintNormals(torch.autograd.Function):
     """Premultiplied unit normals (B, H, W, 3) of vertex normals (B, V, 3) of any length."""
 
     @staticmethod
-    def forward(ctx: Any, normals: Tensor, points: Tensor, intrinsics: Tensor, raster: CpuRaster) -> Tensor:
+    def forward(ctx: Any, normals: Tensor, points: Tensor, intrinsics: Tensor, raster: Any) -> Tensor:
         ctx.save_for_backward(normals, points, intrinsics)
         ctx.raster = raster
-        return torch.from_numpy(raster.paint_normals(to_array(normals)))
+        return to_tensor(raster.paint_normals(to_array(normals)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_image: Tensor) -> Any:
         normals = to_array(ctx.saved_tensors[0])
-        return (*(torch.from_numpy(v) for v in ctx.raster.paint_normals_vjp(normals, to_array(v_image))), None)
+        return (*(to_tensor(v) for v in ctx.raster.paint_normals_vjp(normals, to_array(v_image))), None)
 
 
 class PaintColor(torch.autograd.Function):
     """Premultiplied linear colour (B, H, W, 3); `tensors` are those of Surface, then those of Light."""
 
     @staticmethod
-    def forward(
-        ctx: Any, points: Tensor, intrinsics: Tensor, raster: CpuRaster, flags: int, *tensors: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, points: Tensor, intrinsics: Tensor, raster: Any, flags: int, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(points, intrinsics, *tensors)
         ctx.raster, ctx.flags = raster, flags
         arrays = [to_array(t) for t in tensors]
-        return torch.from_numpy(raster.paint_color(flags, Surface(*arrays[:5]), Light(*arrays[5:])))
+        return to_tensor(raster.paint_color(flags, Surface(*arrays[:5]), Light(*arrays[5:])))
 
     @staticmethod
     @once_differentiable
@@ -113,10 +125,10 @@ class PaintColor(torch.autograd.Function):
         v_surface, v_light, v_points, v_intrinsics = ctx.raster.paint_color_vjp(
             ctx.flags, Surface(*arrays[:5]), Light(*arrays[5:]), to_array(v_image)
         )
-        cotangents = [torch.from_numpy(v) for v in (*v_surface, *v_light)]
+        cotangents = [to_tensor(v) for v in (*v_surface, *v_light)]
         needs = ctx.needs_input_grad[4:]
         rest = [v if need else None for v, need in zip(cotangents, needs, strict=True)]
-        return torch.from_numpy(v_points), torch.from_numpy(v_intrinsics), None, None, *rest
+        return to_tensor(v_points), to_tensor(v_intrinsics), None, None, *rest
 
 
 class VertexNormals(torch.autograd.Function):

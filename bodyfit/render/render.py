@@ -1,4 +1,4 @@
-"""Images of a mesh that can be differentiated, edges included: `render`, on the CPU.
+"""Images of a mesh that can be differentiated, edges included: `render`, on the CPU or a CUDA device.
 
 The image is that of a box filter: each pixel the integral over its square. Its change has two parts (Li et al. 2018,
 "Differentiable Monte Carlo Ray Tracing through Edge Sampling"): what changes inside of the visible faces, taken at
@@ -22,7 +22,17 @@ from bodyfit.render.camera import RenderCamera
 from bodyfit.render.clip import Cut, cut_near
 from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
 from bodyfit.render.extra import Tensor, torch
-from bodyfit.render.layers import Cover, MovePoints, Paint, PaintColor, PaintNormals, VertexNormals, to_array
+from bodyfit.render.layers import (
+    Cover,
+    MovePoints,
+    Paint,
+    PaintColor,
+    PaintNormals,
+    VertexNormals,
+    on_gpu,
+    to_array,
+    to_tensor,
+)
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture, check_shape
 from bodyfit.render.topology import Topology, at_one_place, find_topology
@@ -34,6 +44,11 @@ GREY = 0.8
 
 class RenderContext:
     """What calls with the same mesh share: the edges of its faces, buffers, threads. Make one per loop.
+
+    On a CUDA device the first call with a mesh is waited for: its vertices are checked and it is seen how much room
+    the edges need. Later calls with the same `faces` object are not, and can be captured in a CUDA graph; they take
+    vertices to be finite, and those that lay at one place in the first call to stay together. `check` says whether
+    something did not fit.
 
     Args:
         threads: how many images of a batch are drawn at once; the pictures do not depend on it. All cores by default.
@@ -50,6 +65,41 @@ class RenderContext:
         self._topology: Topology | None = None
         self._pairs = np.empty((0, 2), np.int64)
         self._together = np.empty(0, np.bool_)
+        self._given: tuple[Any, Any, int] = (None, None, -1)
+        self._gpus: dict[Any, Any] = {}
+
+    def gpu(self, device: Any) -> Any:
+        """The `CudaContext` of a CUDA device."""
+        if device not in self._gpus:
+            from bodyfit.render.cuda_context import CudaContext
+
+            self._gpus[device] = CudaContext(device)
+        return self._gpus[device]
+
+    def check(self) -> None:
+        """Waits for the CUDA devices in use.
+
+        Raises:
+            BodyfitError: edges did not fit into the room that there was, so that gradients since the last check miss
+                some; from now on there is more. Graphs have to be captured anew.
+        """
+        for gpu in self._gpus.values():
+            gpu.room.check()
+
+    def triangles(self, faces: Any, n_points: int) -> Any:
+        """Checked faces as an int32 array; the same object as in the last call is not looked at again."""
+        if self._given[0] is not faces or self._given[2] != n_points:
+            self._given = (faces, _check_faces("faces", faces, n_points), n_points)
+        return self._given[1]
+
+    @property
+    def known_topology(self) -> Topology | None:
+        """The edges of the last call's faces."""
+        return self._topology
+
+    def knows(self, faces: Any, uv_faces: Any) -> bool:
+        """Whether these are the last call's faces."""
+        return self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
 
     def topology(self, faces: Any, uv_faces: Any, vertices: Any) -> Topology:
         """The edges of faces (F, 3), found anew where faces differ from the last call's, or vertices at one place part.
@@ -143,33 +193,48 @@ def render(
 
     Raises:
         InputError: shapes, numbers or indices that are no mesh, camera or image; vertices that are not finite.
-        DeviceError: tensors that are not on the CPU.
+        DeviceError: tensors that are not on the vertices' device, or a device that is neither a CPU nor CUDA's.
+        MissingExtraError: tensors of a CUDA device, and numba-cuda is not installed.
     """
-    points_world, triangles = _check_mesh(vertices, faces)
+    points_world = _check_vertices(vertices)
+    given_context = context
+    context = RenderContext(threads=1) if context is None else context
+    n_points = points_world.shape[1]
+    triangles = context.triangles(faces, n_points) if on_gpu(vertices) else _check_faces("faces", faces, n_points)
     n_batch = points_world.shape[0]
     view = camera if isinstance(camera, RenderCamera) else RenderCamera.from_camera(camera)
     if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
         raise InputError("samples", f"a whole number from 1 to {MAX_SAMPLES}", repr(samples))
+    _check_devices(vertices.device, view, vertex_attributes, texture, material, lighting, background)
     n_batch = max(n_batch, _batch_of(view.intrinsics, 1), _batch_of(view.pose, 2))
     kind = points_world.dtype
     points_world = _batched("vertices", points_world, 2, n_batch)
     intrinsics = _batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
     pose = _batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
-    points_cam: Tensor = MovePoints.apply(points_world, pose)  # type: ignore[assignment]
+    points_cam = _moved(points_world, pose)
     attributes = None
     if vertex_attributes is not None:
-        check_shape("vertex_attributes", vertex_attributes, points_world.shape[1], None, names="(V, C)")
+        finite = not on_gpu(vertices)  # to look would be to wait
+        check_shape("vertex_attributes", vertex_attributes, n_points, None, names="(V, C)", finite=finite)
         attributes = _batched("vertex_attributes", vertex_attributes.to(kind), 2, n_batch)
     behind = None
     if background is not None:
         behind = _check_background(background.to(kind), n_batch, view)
     uv_faces = None if texture is None else _check_uv_faces(texture, triangles)
-    context = RenderContext(threads=1 if n_batch == 1 else None) if context is None else context
+    if given_context is None and n_batch > 1 and not on_gpu(vertices):
+        context = RenderContext()
     scene = _Scene(view, points_world, points_cam, intrinsics, pose, attributes, texture, material, lighting)
-    depths = to_array(points_cam)[:, :, 2]
-    if depths.size and depths.min() < view.near_m:
+    if on_gpu(vertices):
+        if not context.gpu(vertices.device).must_look(context.knows(triangles, uv_faces)):
+            return _draw(scene, triangles, uv_faces, samples, behind, context)
+        _check_numbers(points_world)
+    depths = points_cam.detach()[:, :, 2]
+    if depths.numel() and float(depths.min()) < view.near_m:
+        if on_gpu(vertices):
+            context.gpu(vertices.device).look_again()
+        scene = scene.on("cpu")
         items = [_draw_cut(scene.item(b), triangles, uv_faces, samples) for b in range(n_batch)]
-        return _joined(items, behind)
+        return _joined(items, behind, vertices.device)
     return _draw(scene, triangles, uv_faces, samples, behind, context)
 
 
@@ -222,6 +287,17 @@ class _Scene:
         eye = -(R.transpose(1, 2) @ t)[..., 0] if self.perspective else -R[:, 2]
         self.lights = (*_pack_lights(lighting, material, n_batch, points_world), eye)
 
+    def on(self, device: Any) -> _Scene:
+        """The same scene on another device."""
+        other = object.__new__(_Scene)
+        other.__dict__.update(self.__dict__)
+        for name in ("points_world", "points_cam", "intrinsics", "pose"):
+            setattr(other, name, getattr(self, name).to(device))
+        other.attributes = None if self.attributes is None else self.attributes.to(device)
+        other.surface = tuple(t.to(device) for t in self.surface)
+        other.lights = tuple(t.to(device) for t in self.lights)
+        return other
+
     def item(self, b: int) -> _Scene:
         """Image b alone, with a batch axis of 1."""
         one = object.__new__(_Scene)
@@ -245,12 +321,22 @@ def _draw(
 ) -> Rendered:
     """All images of a scene in front of the near plane."""
     points, intrinsics = scene.points_cam.contiguous(), scene.intrinsics.contiguous()
-    topology = context.topology(faces, uv_faces, to_array(scene.points_world))
-    mesh = Mesh(faces, faces if uv_faces is None else uv_faces, topology)
     size = (scene.view.height, scene.view.width)
-    raster = CpuRaster(
-        to_array(points), to_array(intrinsics), mesh, size, samples, scene.perspective, context.scratch, context.pool
-    )
+    raster: Any
+    if on_gpu(points):
+        gpu = context.gpu(points.device)
+        topology = context.known_topology
+        if topology is None or not context.knows(faces, uv_faces):
+            topology = context.topology(faces, uv_faces, scene.points_world.detach().cpu().numpy())
+        mesh = gpu.mesh(faces, uv_faces, topology)
+        raster = gpu.draw(
+            to_array(points), to_array(intrinsics), mesh, size, samples, scene.perspective, scene.view.near_m
+        )
+    else:
+        topology = context.topology(faces, uv_faces, to_array(scene.points_world))
+        mesh = Mesh(faces, faces if uv_faces is None else uv_faces, topology)
+        arrays = (to_array(points), to_array(intrinsics))
+        raster = CpuRaster(*arrays, mesh, size, samples, scene.perspective, context.scratch, context.pool)
     alpha, depth = Cover.apply(points, intrinsics, raster)  # type: ignore[misc]
     named: list[tuple[Tensor, Tensor]] = []
     vertex_normals: list[Tensor] = [] if normals_world is None else [normals_world]
@@ -258,7 +344,7 @@ def _draw(
     def names(which: int) -> Tensor:
         if not named:
             face_id, weights = raster.names()
-            named.append((torch.from_numpy(face_id), torch.from_numpy(weights)))
+            named.append((to_tensor(face_id), to_tensor(weights)))
         return named[0][which]
 
     def world_normals() -> Tensor:
@@ -334,15 +420,15 @@ def _weights_of_parents(drawn: Rendered, cut: Cut) -> Tensor:
     return (drawn.barycentrics[..., None, :] @ table[drawn.face_id.long()])[..., 0, :]
 
 
-def _joined(items: list[Rendered], background: Tensor | None) -> Rendered:
+def _joined(items: list[Rendered], background: Tensor | None, device: Any) -> Rendered:
     """One result of several with a batch of one each."""
 
     def together(name: str) -> Tensor | None:
         parts = [item._image(name) for item in items]
-        return None if any(p is None for p in parts) else torch.cat([p for p in parts if p is not None])
+        return None if any(p is None for p in parts) else torch.cat([p for p in parts if p is not None]).to(device)
 
     return Rendered(
-        torch.cat([item.alpha for item in items]),
+        torch.cat([item.alpha for item in items]).to(device),
         premultiplied_depth=together("premultiplied_depth"),
         premultiplied_normals=lambda: together("premultiplied_normals"),
         premultiplied_attributes=lambda: together("premultiplied_attributes"),
@@ -390,7 +476,6 @@ def _batch_of(tensor: Tensor, own_axes: int) -> int:
 
 def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
     """The tensor with a batch axis of n_batch before its own axes."""
-    _on_cpu(field, tensor)
     if tensor.ndim == own_axes:
         tensor = tensor[None]
     if tensor.shape[0] == n_batch:
@@ -400,28 +485,70 @@ def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
     return tensor.expand(n_batch, *tensor.shape[1:])
 
 
-def _on_cpu(field: str, tensor: Tensor) -> None:
-    if tensor.device.type != "cpu":
-        raise DeviceError(field, "a tensor on the CPU", str(tensor.device))
+def _moved(points: Tensor, pose: Tensor) -> Tensor:
+    """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
+    if on_gpu(points):
+        return points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+    return MovePoints.apply(points, pose)  # type: ignore[return-value]
 
 
-def _check_mesh(vertices: Tensor, faces: Any) -> tuple[Tensor, Any]:
-    """Vertices (B, V, 3), faces (F, 3) as an int32 array."""
+def _check_vertices(vertices: Tensor) -> Tensor:
+    """Vertices (B, V, 3)."""
     if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.float32, torch.float64):
         found = str(vertices.dtype) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
         raise InputError("vertices", "a tensor of float32 or float64", found)
     if vertices.ndim not in (2, 3) or vertices.shape[-1] != 3:
         raise InputError("vertices", "shape (B, V, 3) or (V, 3)", str(tuple(vertices.shape)))
-    _on_cpu("vertices", vertices)
+    if vertices.device.type not in ("cpu", "cuda"):
+        raise DeviceError("vertices", "a tensor on the CPU or a CUDA device", str(vertices.device))
     points = vertices if vertices.ndim == 3 else vertices[None]
-    plain = to_array(points)
+    if not on_gpu(vertices):
+        _check_numbers(points)
+    elif vertices.dtype != torch.float32:
+        raise InputError("vertices", "float32 on a CUDA device", str(vertices.dtype))
+    return points
+
+
+def _check_devices(
+    device: Any,
+    view: RenderCamera,
+    attributes: Tensor | None,
+    texture: Texture | None,
+    material: Material | None,
+    lighting: Lighting | None,
+    background: Tensor | None,
+) -> None:
+    """Refuses tensors that are not where the vertices are."""
+    given: dict[str, Tensor | None] = {
+        "camera.intrinsics": view.intrinsics,
+        "camera.T_cam_world": view.pose,
+        "vertex_attributes": attributes,
+        "background": background,
+    }
+    if texture is not None:
+        given |= {"texture.image": texture.image, "texture.uv": texture.uv}
+    if material is not None:
+        given |= {f"material.{k}": getattr(material, k) for k in ("albedo", "specular", "roughness")}
+    if lighting is not None:
+        given["lighting.sh"] = lighting.sh
+        for k, sun in enumerate(lighting.directional):
+            given |= {f"lighting.directional[{k}].{n}": getattr(sun, n) for n in ("direction", "irradiance")}
+        for k, lamp in enumerate(lighting.points):
+            given |= {f"lighting.points[{k}].{n}": getattr(lamp, n) for n in ("position", "intensity")}
+    for name, tensor in given.items():
+        if tensor is not None and tensor.device != device:
+            raise DeviceError(name, f"a tensor on {device}, as the vertices", str(tensor.device))
+
+
+def _check_numbers(points: Tensor) -> None:
+    """Refuses vertices (B, V, 3) that are not finite, or absurd; waits for a CUDA device."""
+    plain = points.detach().cpu().numpy()
     if not all_within(plain.reshape(-1), MAX_COORDINATE):
         finite = np.isfinite(plain)
         if not finite.all():
             wrong = int((~finite).any(-1).sum())
             raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
         raise InputError("vertices", f"coordinates up to {MAX_COORDINATE:g} m", f"{np.abs(plain).max():g}")
-    return points, _check_faces("faces", faces, points.shape[1])
 
 
 def _check_faces(field: str, faces: Any, n_rows: int, n_faces: int | None = None) -> Any:
@@ -449,7 +576,7 @@ def _check_background(background: Tensor, n_batch: int, view: RenderCamera) -> T
     size = (view.height, view.width, 3)
     if shape not in ((3,), size, (1, *size), (n_batch, *size)):
         raise InputError("background", f"shape (3,), {size} or {(n_batch, *size)}", str(shape))
-    if not bool(torch.isfinite(background.detach()).all()):
+    if not on_gpu(background) and not bool(torch.isfinite(background.detach()).all()):
         raise InputError("background", "finite numbers", "NaN or infinity")
     return background
 

@@ -12,8 +12,8 @@ from bodyfit.errors import InputError
 from bodyfit.render.extra import Tensor, torch
 
 
-def check_shape(field: str, value: Any, *tail: int | None, names: str) -> None:
-    """Refuses what is no finite float tensor of shape `tail` (None: any size) or (B, *tail)."""
+def check_shape(field: str, value: Any, *tail: int | None, names: str, finite: bool = True) -> None:
+    """Refuses what is no float tensor of shape `tail` (None: any size) or (B, *tail), or where asked for not finite."""
     good = (
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
@@ -23,7 +23,7 @@ def check_shape(field: str, value: Any, *tail: int | None, names: str) -> None:
     if not good:
         found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(field, f"a float tensor {names}, or with a batch axis before", found)
-    if not bool(torch.isfinite(value.detach()).all()):
+    if finite and not bool(torch.isfinite(value.detach()).all()):
         raise InputError(field, "finite numbers", "NaN or infinity")
 
 
