@@ -23,7 +23,7 @@ MAX_LIMB_M = 1.1
 RAISED_M = 0.5
 """The fingers of a raised arm reach this far above the head."""
 BRIDGE_PX = 4
-"""Where more of what lies behind than this is seen between two surfaces, nothing that is seen joins or hides a joint."""
+"""Where more than this of what lies behind is seen between two surfaces, nothing joins them that could be hidden."""
 MAX_PIECE_M2 = 0.4
 """A separate piece of a person is smaller than this."""
 SOLE_REACH_M = 0.06
@@ -160,7 +160,7 @@ def _pieces(scene: Scene, main: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], N
         length = float(np.hypot(v1 - v0, u1 - u0)) * scale
         limb = float(inner.max()) * scale < LIMB_RADIUS_M and length < MAX_LIMB_M
         borders = int((gap < 4).sum()) >= min(5, len(gap) // 4)
-        cut_off = over[label] and gap.min() * scale < 0.35 and _hidden_between(scene, main, label)
+        cut_off = over[label] and gap.min() * scale < 0.35 and _hidden_between(scene, main, int(label))
         if cut_off or (borders and limb):
             theirs[box] |= piece
         elif borders:
