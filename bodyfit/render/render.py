@@ -321,8 +321,10 @@ def _draw(
     points, intrinsics = scene.points_cam.contiguous(), scene.intrinsics.contiguous()
     size = (scene.view.height, scene.view.width)
     raster: Any
+    device: Any = None
     if on_gpu(points):
         gpu = context.gpu(points.device)
+        device = gpu.arrays
         topology = context.known_topology
         if topology is None or not context.knows(faces, uv_faces):
             topology = context.topology(faces, uv_faces, scene.points_world.detach().cpu().numpy())
@@ -347,7 +349,7 @@ def _draw(
 
     def world_normals() -> Tensor:
         if not vertex_normals:
-            vertex_normals.append(VertexNormals.apply(scene.points_world, faces))  # type: ignore[arg-type]
+            vertex_normals.append(VertexNormals.apply(scene.points_world, mesh.faces, device))  # type: ignore[arg-type]
         return vertex_normals[0]
 
     def normals() -> Tensor:
@@ -381,7 +383,7 @@ def _draw(
 def _draw_cut(scene: _Scene, faces: Any, uv_faces: Any, samples: int) -> Rendered:
     """The images of one mesh that reaches to the camera or behind it."""
     cut = cut_near(scene.points_cam[0], faces, scene.view.near_m)
-    normals = cut.carry(VertexNormals.apply(scene.points_world, faces)[0])[None]  # type: ignore[index,arg-type]
+    normals = cut.carry(VertexNormals.apply(scene.points_world, faces, None)[0])[None]  # type: ignore[index,arg-type]
     part = scene.item(0)
     part.points_cam, part.points_world = cut.carry(scene.points_cam[0])[None], cut.carry(scene.points_world[0])[None]
     if scene.attributes is not None:
@@ -444,24 +446,25 @@ def _pack_lights(
     kind = like.dtype
     sh = like.new_zeros(n_batch, 9, 3)
     rows: list[Tensor] = []
-    places: list[bool] = []
     if lighting is not None:
         if lighting.sh is not None:
             sh = _batched("lighting.sh", lighting.sh.to(kind), 2, n_batch)
         for sun in lighting.directional:
             toward = -torch.nn.functional.normalize(sun.direction.to(kind), dim=-1)
             rows.append(_pair("light", toward, sun.irradiance.to(kind), n_batch))
-            places.append(False)
         for lamp in lighting.points:
             rows.append(_pair("light", lamp.position.to(kind), lamp.intensity.to(kind), n_batch))
-            places.append(True)
     lamps = torch.stack(rows, dim=1) if rows else like.new_zeros(n_batch, 0, 6)
     gloss = like.new_zeros(n_batch, 4)
     if material is not None and material.specular is not None and material.roughness is not None:
         specular = _batched("material.specular", material.specular.to(kind), 1, n_batch)
         roughness = _batched("material.roughness", material.roughness.to(kind), 0, n_batch)
         gloss = torch.cat([specular, (roughness * roughness)[:, None]], dim=1)
-    return sh, lamps, torch.tensor(places, dtype=torch.bool).expand(n_batch, -1), gloss
+    # filled where it lies: a copy from the host would be waited for, and cannot be captured in a graph
+    places = torch.zeros(len(rows), dtype=torch.bool, device=like.device)
+    if lighting is not None:
+        places[len(lighting.directional) :] = True
+    return sh, lamps, places.expand(n_batch, -1), gloss
 
 
 def _pair(field: str, where: Tensor, color: Tensor, n_batch: int) -> Tensor:
