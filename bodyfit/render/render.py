@@ -353,7 +353,7 @@ def _draw(
         return vertex_normals[0]
 
     def normals() -> Tensor:
-        in_camera = world_normals() @ scene.pose[:, :3, :3].transpose(1, 2)
+        in_camera = _turned(world_normals(), scene.pose)
         return PaintNormals.apply(in_camera, points, intrinsics, raster)  # type: ignore[return-value]
 
     def attributes() -> Tensor | None:
@@ -489,8 +489,16 @@ def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
 def _moved(points: Tensor, pose: Tensor) -> Tensor:
     """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
     if on_gpu(points):
-        return points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+        return _turned(points, pose) + pose[:, None, :3, 3]
     return MovePoints.apply(points, pose)  # type: ignore[return-value]
+
+
+def _turned(vectors: Tensor, pose: Tensor) -> Tensor:
+    """Vectors (B, V, 3) in the frame of poses (B, 4, 4)."""
+    if on_gpu(vectors):
+        # no matrix product: where a program allows TF32 for those, points would keep 10 bits, and depths millimetres
+        return (vectors[:, :, None] * pose[:, None, :3, :3]).sum(-1)
+    return vectors @ pose[:, :3, :3].transpose(1, 2)
 
 
 def _check_vertices(vertices: Tensor) -> Tensor:
