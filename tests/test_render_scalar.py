@@ -49,6 +49,7 @@ CASES: dict[str, Any] = {
     "barycentrics": lambda: [1.2, 1.1, *triangle()],
     "surface_weights": lambda: [*numbers(3, 0.2, 0.6), *numbers(3, 0.3, 2.0), True],
     "surface_weights orthographic": lambda: [*numbers(3, 0.2, 0.6), *numbers(3, -2.0, -0.3), False],
+    "blend": lambda: numbers(6),
     "surface_depth": lambda: [1.2, 1.1, *placed_triangle(0.3, 2.0), True],
     "surface_depth orthographic": lambda: [1.2, 1.1, *placed_triangle(-2.0, -0.3), False],
     "plane_sum": lambda: [*placed_triangle(0.3, 2.0), *numbers(3, -1.0, 2.0)],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bodyfit.kernels.cpu_raster import kernel, part, scatter_weights, share_of, weights_at
-from bodyfit.kernels.scalar import HALF, ZERO, area_normal, area_normal_vjp, unit, unit_vjp
+from bodyfit.kernels.scalar import HALF, ZERO, area_normal, area_normal_vjp, blend, blend_vjp, unit, unit_vjp
 
 
 @kernel
@@ -30,7 +30,7 @@ def paint(screen, faces, ids, samples, reach, perspective, values, image):
             pa, pb, pc, _ = weights_at(screen, a, b, c, (np.float32(col) + HALF) / n - HALF, v, perspective)
             pa, pb, pc = share * pa, share * pb, share * pc
             for k in range(channels):
-                image[row, column, k] += pa * values[a, k] + pb * values[b, k] + pc * values[c, k]
+                image[row, column, k] += blend(pa, pb, pc, values[a, k], values[b, k], values[c, k])
 
 
 @kernel
@@ -52,30 +52,38 @@ def paint_vjp(screen, faces, ids, samples, reach, perspective, values, v_image, 
             pa, pb, pc, _ = weights_at(screen, a, b, c, u, v, perspective)
             v_pa = v_pb = v_pc = ZERO * pa
             for k in range(channels):
-                g = v_image[row, column, k] * share
-                v_pa += g * values[a, k]
-                v_pb += g * values[b, k]
-                v_pc += g * values[c, k]
-                v_values[a, k] += g * pa
-                v_values[b, k] += g * pb
-                v_values[c, k] += g * pc
+                wa, wb, wc, v_a, v_b, v_c = blend_vjp(
+                    pa, pb, pc, values[a, k], values[b, k], values[c, k], v_image[row, column, k] * share
+                )
+                v_pa += wa
+                v_pb += wb
+                v_pc += wc
+                v_values[a, k] += v_a
+                v_values[b, k] += v_b
+                v_values[c, k] += v_c
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
+
+
+@part
+def paint_jump(faces, ints, floats, p, values, v_image):
+    """What piece p of an edge wins per area; v_image (H W, C)."""
+    pixel, front, behind = ints[p, 0], ints[p, 1], ints[p, 2]
+    total = ZERO * floats[p, 0]
+    for k in range(values.shape[1]):
+        g = v_image[pixel, k]
+        for m in range(3):
+            total += g * floats[p, 5 + m] * values[faces[front, m], k]
+        if behind >= 0:
+            for m in range(3):
+                total -= g * floats[p, 9 + m] * values[faces[behind, m], k]
+    return total
 
 
 @kernel
 def paint_jumps(faces, ints, floats, values, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, C)."""
     for p in range(ints.shape[0]):
-        pixel, front, behind = ints[p, 0], ints[p, 1], ints[p, 2]
-        total = ZERO * floats[p, 0]
-        for k in range(values.shape[1]):
-            g = v_image[pixel, k]
-            for m in range(3):
-                total += g * floats[p, 5 + m] * values[faces[front, m], k]
-            if behind >= 0:
-                for m in range(3):
-                    total -= g * floats[p, 9 + m] * values[faces[behind, m], k]
-        jumps[p] = total
+        jumps[p] = paint_jump(faces, ints, floats, p, values, v_image)
 
 
 @part
@@ -156,24 +164,29 @@ def paint_normals_vjp(screen, faces, areas, ids, samples, reach, perspective, no
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
 
 
+@part
+def normal_jump(faces, areas, ints, floats, p, normals, v_image):
+    """What piece p of an edge wins per area; v_image (H W, 3)."""
+    pixel = ints[p, 0]
+    total = ZERO * floats[p, 0]
+    for side in range(2):
+        f = ints[p, 1 + side]
+        if f < 0:
+            continue
+        w = 5 + 4 * side
+        x, y, z, _, _, _ = seen_normal(
+            normals, faces[f, 0], faces[f, 1], faces[f, 2], floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f]
+        )
+        seen = v_image[pixel, 0] * x + v_image[pixel, 1] * y + v_image[pixel, 2] * z
+        total += seen if side == 0 else -seen
+    return total
+
+
 @kernel
 def normal_jumps(faces, areas, ints, floats, normals, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
     for p in range(ints.shape[0]):
-        pixel = ints[p, 0]
-        total = ZERO * floats[p, 0]
-        for side in range(2):
-            f = ints[p, 1 + side]
-            if f < 0:
-                continue
-            w = 5 + 4 * side
-            x, y, z, _, _, _ = seen_normal(
-                normals, faces[f, 0], faces[f, 1], faces[f, 2],
-                floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
-            )  # fmt: skip
-            seen = v_image[pixel, 0] * x + v_image[pixel, 1] * y + v_image[pixel, 2] * z
-            total += seen if side == 0 else -seen
-        jumps[p] = total
+        jumps[p] = normal_jump(faces, areas, ints, floats, p, normals, v_image)
 
 
 @kernel

@@ -7,24 +7,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.kernels.cpu_albedo import REPEATED, TEXTURED, albedo_at, albedo_at_vjp
 from bodyfit.kernels.cpu_layers import seen_normal, seen_normal_vjp
 from bodyfit.kernels.cpu_raster import kernel, part, scatter_weights, share_of, weights_at
 from bodyfit.kernels.scalar import HALF, ONE, ZERO
 from bodyfit.kernels.scalar_shading import (
     INV_PI,
-    bilinear,
-    bilinear_vjp,
     diffuse_harmonics,
     diffuse_harmonics_vjp,
     glossy_lobe,
     glossy_lobe_vjp,
-    texel,
     toward,
     toward_vjp,
 )
 
-TEXTURED, REPEATED, LIT, GLOSSY, PERSPECTIVE = 1, 2, 4, 8, 16
-"""Bits of `flags`."""
+LIT, GLOSSY, PERSPECTIVE = 4, 8, 16
+"""Bits of `flags`, beside those of `cpu_albedo`."""
+__all__ = ["GLOSSY", "LIT", "PERSPECTIVE", "REPEATED", "TEXTURED"]
 
 
 class Surface(NamedTuple):
@@ -167,72 +166,6 @@ def shade_vjp(
 
 
 @part
-def albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc):
-    """Linear albedo of face f at weights p."""
-    if not flags & TEXTURED:
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s = albedo
-        return (
-            pa * s[a, 0] + pb * s[b, 0] + pc * s[c, 0],
-            pa * s[a, 1] + pb * s[b, 1] + pc * s[c, 1],
-            pa * s[a, 2] + pb * s[b, 2] + pc * s[c, 2],
-        )
-    a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
-    repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
-    return (
-        bilinear(picture[j0, i0, 0], picture[j0, i1, 0], picture[j1, i0, 0], picture[j1, i1, 0], s, t),
-        bilinear(picture[j0, i0, 1], picture[j0, i1, 1], picture[j1, i0, 1], picture[j1, i1, 1], s, t),
-        bilinear(picture[j0, i0, 2], picture[j0, i1, 2], picture[j1, i0, 2], picture[j1, i1, 2], s, t),
-    )
-
-
-@part
-def albedo_at_vjp(
-    flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
-):  # fmt: skip
-    """Adds to v_albedo or v_picture and v_uv (float64) and returns the cotangents of the weights."""
-    v_pa = v_pb = v_pc = ZERO * pa
-    if not flags & TEXTURED:
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        s, v_s = albedo, v_albedo
-        for k in range(3):
-            v = v_r if k == 0 else (v_g if k == 1 else v_b)
-            v_pa += v * s[a, k]
-            v_pb += v * s[b, k]
-            v_pc += v * s[c, k]
-            v_s[a, k] += v * pa
-            v_s[b, k] += v * pb
-            v_s[c, k] += v * pc
-        return v_pa, v_pb, v_pc
-    a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
-    repeat = (flags & REPEATED) != 0
-    i0, i1, s = texel(pa * uv[a, 0] + pb * uv[b, 0] + pc * uv[c, 0], picture.shape[1], repeat)
-    j0, j1, t = texel(pa * uv[a, 1] + pb * uv[b, 1] + pc * uv[c, 1], picture.shape[0], repeat)
-    v_x = v_y = ZERO * pa
-    for k in range(3):
-        v = v_r if k == 0 else (v_g if k == 1 else v_b)
-        t00, t10, t01, t11, v_s, v_t = bilinear_vjp(
-            picture[j0, i0, k], picture[j0, i1, k], picture[j1, i0, k], picture[j1, i1, k], s, t, v
-        )
-        v_picture[j0, i0, k] += t00
-        v_picture[j0, i1, k] += t10
-        v_picture[j1, i0, k] += t01
-        v_picture[j1, i1, k] += t11
-        v_x += v_s
-        v_y += v_t
-    v_x, v_y = v_x * np.float32(picture.shape[1]), v_y * np.float32(picture.shape[0])
-    v_uv[a, 0] += pa * v_x
-    v_uv[a, 1] += pa * v_y
-    v_uv[b, 0] += pb * v_x
-    v_uv[b, 1] += pb * v_y
-    v_uv[c, 0] += pc * v_x
-    v_uv[c, 1] += pc * v_y
-    return v_x * uv[a, 0] + v_y * uv[a, 1], v_x * uv[b, 0] + v_y * uv[b, 1], v_x * uv[c, 0] + v_y * uv[c, 1]
-
-
-@part
 def color_at(
     flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f, pa, pb, pc, area
 ):  # fmt: skip
@@ -253,19 +186,15 @@ def color_at(
 
 
 @part
-def color_at_vjp(
-    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
-    v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
-    faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b,
+def lit_vjp(
+    flags, points, normals, sh, lamps, places, gloss, eye, v_points, v_normals, v_sh, v_lamps, v_gloss, v_eye,
+    i, j, k, pa, pb, pc, area, r, g, b, v_r, v_g, v_b,
 ):  # fmt: skip
-    """Adds to the arrays v_points … v_eye and returns the cotangents of the weights."""
-    if not flags & LIT:
-        return albedo_at_vjp(
-            flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
-        )
-    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+    """Adds to the arrays v_points … v_eye and returns the cotangents of albedo (r, g, b) and of the weights.
+
+    Of a face with corners i, j, k on a lit surface, at weights p.
+    """
     s, v_s = points, v_points
-    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
     nx, ny, nz, mx, my, mz = seen_normal(normals, i, j, k, pa, pb, pc, area)
     a_r, a_g, a_b, p_x, p_y, p_z, n_x, n_y, n_z = shade_vjp(
         flags, sh, lamps, places, gloss, eye, v_sh, v_lamps, v_gloss, v_eye, r, g, b,
@@ -274,10 +203,7 @@ def color_at_vjp(
         pa * s[i, 2] + pb * s[j, 2] + pc * s[k, 2],
         nx, ny, nz, v_r, v_g, v_b,
     )  # fmt: skip
-    wa, wb, wc = albedo_at_vjp(
-        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b
-    )
-    ua, ub, uc = seen_normal_vjp(normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_normals)
+    wa, wb, wc = seen_normal_vjp(normals, i, j, k, pa, pb, pc, area, mx, my, mz, n_x, n_y, n_z, v_normals)
     for m in range(3):
         v = p_x if m == 0 else (p_y if m == 1 else p_z)
         wa += v * s[i, m]
@@ -286,6 +212,26 @@ def color_at_vjp(
         v_s[i, m] += v * pa
         v_s[j, m] += v * pb
         v_s[k, m] += v * pc
+    return a_r, a_g, a_b, wa, wb, wc
+
+
+@part
+def color_at_vjp(
+    flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+    v_points, v_normals, v_albedo, v_picture, v_uv, v_sh, v_lamps, v_gloss, v_eye,
+    faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b,
+):  # fmt: skip
+    """Adds to the arrays v_points … v_eye and returns the cotangents of the weights."""
+    ua = ub = uc = ZERO * pa
+    if flags & LIT:
+        r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
+        v_r, v_g, v_b, ua, ub, uc = lit_vjp(
+            flags, points, normals, sh, lamps, places, gloss, eye, v_points, v_normals, v_sh, v_lamps, v_gloss, v_eye,
+            faces[f, 0], faces[f, 1], faces[f, 2], pa, pb, pc, area, r, g, b, v_r, v_g, v_b,
+        )  # fmt: skip
+    wa, wb, wc = albedo_at_vjp(
+        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+    )
     return wa + ua, wb + ub, wc + uc
 
 
@@ -346,23 +292,35 @@ def paint_color_vjp(
             scatter_weights(screen, v_screen, a, b, c, u, v, perspective, v_pa, v_pb, v_pc, ZERO * pa)
 
 
+@part
+def color_jump(
+    faces, uv_faces, areas, ints, floats, p, flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
+    v_image,
+):  # fmt: skip
+    """What piece p of an edge wins per area; v_image (H W, 3)."""
+    pixel = ints[p, 0]
+    total = ZERO * floats[p, 0]
+    for side in range(2):
+        f = ints[p, 1 + side]
+        if f < 0:
+            continue
+        w = 5 + 4 * side
+        red, green, blue = color_at(
+            flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
+            floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
+        )  # fmt: skip
+        seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
+        total += seen if side == 0 else -seen
+    return total
+
+
 @kernel
 def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
     points, normals, albedo, picture, uv = surface
     sh, lamps, places, gloss, eye = light
     for p in range(ints.shape[0]):
-        pixel = ints[p, 0]
-        total = ZERO * floats[p, 0]
-        for side in range(2):
-            f = ints[p, 1 + side]
-            if f < 0:
-                continue
-            w = 5 + 4 * side
-            red, green, blue = color_at(
-                flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
-                floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
-            )  # fmt: skip
-            seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
-            total += seen if side == 0 else -seen
-        jumps[p] = total
+        jumps[p] = color_jump(
+            faces, uv_faces, areas, ints, floats, p, flags, points, normals, albedo, picture, uv, sh, lamps, places,
+            gloss, eye, v_image,
+        )  # fmt: skip

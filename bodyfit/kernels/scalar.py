@@ -97,6 +97,18 @@ def surface_weights_vjp(la, lb, lc, qa, qb, qc, perspective, v_pa, v_pb, v_pc, v
 
 
 @scalar
+def blend(pa, pb, pc, a, b, c):
+    """The value on a face whose corners have a, b, c."""
+    return pa * a + pb * b + pc * c
+
+
+@scalar
+def blend_vjp(pa, pb, pc, a, b, c, v_out):
+    """Cotangents of the weights, then of a, b, c."""
+    return v_out * a, v_out * b, v_out * c, v_out * pa, v_out * pb, v_out * pc
+
+
+@scalar
 def surface_depth(u, v, ua, va, qa, ub, vb, qb, uc, vc, qc, perspective):
     """Camera z of a triangle's plane at a point of the screen."""
     du, dv = slope_of(ua, va, qa, ub, vb, qb, uc, vc, qc)

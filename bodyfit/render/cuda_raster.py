@@ -9,6 +9,7 @@ import numpy as np
 from bodyfit.kernels import cuda_edges
 from bodyfit.kernels import cuda_raster as kernels
 from bodyfit.kernels.cuda_edges import OUTLINES
+from bodyfit.render import cuda_layers
 from bodyfit.render.cuda_arrays import DeviceArrays
 from bodyfit.render.cuda_edges import CudaPieces, DeviceEdges, EdgeRoom, find_pieces, scatter_edges
 
@@ -122,3 +123,7 @@ class CudaRaster:
         self.arrays.launch(cuda_edges.cover_jumps, None, *pieces, v_alpha, v_depth, jumps)
         scatter_edges(pieces, jumps, v_screen, self.arrays)
         return self.geometry_vjp(v_screen)
+
+    paint, paint_vjp = cuda_layers.paint, cuda_layers.paint_vjp
+    paint_normals, paint_normals_vjp = cuda_layers.paint_normals, cuda_layers.paint_normals_vjp
+    paint_color, paint_color_vjp = cuda_layers.paint_color, cuda_layers.paint_color_vjp
