@@ -168,3 +168,22 @@ def test_a_mesh_that_reaches_the_near_plane_is_cut_there() -> None:
         images.append(drawn.premultiplied_depth)
     assert images[0].is_cuda
     assert (images[0].cpu() - images[1]).abs().max() <= 1e-5
+
+
+def test_points_keep_their_bits_where_matrix_products_may_lose_them() -> None:
+    import render_scenes as scenes
+
+    from bodyfit.render.camera import RenderCamera
+    from bodyfit.render.render import render
+
+    mesh, view = scenes.two_boxes(), scenes.camera(48, 36)
+    camera = RenderCamera(48, 36, view.intrinsics.float().cuda(), view.pose.float().cuda())
+    before = torch.get_float32_matmul_precision()
+    depths = []
+    try:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            depths.append(render(mesh.vertices.float().cuda(), mesh.faces, camera).premultiplied_depth)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (depths[0] - depths[1]).abs().max() <= 1e-6

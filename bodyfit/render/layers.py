@@ -132,13 +132,20 @@ class PaintColor(torch.autograd.Function):
 
 
 class VertexNormals(torch.autograd.Function):
-    """Sums (B, V, 3) of the area normals about each vertex of points (B, V, 3); faces (F, 3) an int32 array."""
+    """Sums (B, V, 3) of the area normals about each vertex of points (B, V, 3).
+
+    faces (F, 3) int32 lie where the points do; `device` makes arrays there, None on the CPU.
+    """
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, faces: Any) -> Tensor:
+    def forward(ctx: Any, points: Tensor, faces: Any, device: Any) -> Tensor:
         ctx.save_for_backward(points)
-        ctx.faces = faces
+        ctx.faces, ctx.device = faces, device
         arrays = to_array(points)
+        if device is not None:
+            from bodyfit.render import cuda_normals
+
+            return to_tensor(cuda_normals.sum_normals(arrays, faces, device))
         normals = np.zeros(arrays.shape, arrays.dtype)
         for b in range(len(arrays)):
             cpu_layers.sum_normals(arrays[b], faces, normals[b])
@@ -148,7 +155,11 @@ class VertexNormals(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, v_normals: Tensor) -> Any:
         points, cotangents = to_array(ctx.saved_tensors[0]), to_array(v_normals)
+        if ctx.device is not None:
+            from bodyfit.render import cuda_normals
+
+            return to_tensor(cuda_normals.sum_normals_vjp(points, ctx.faces, cotangents, ctx.device)), None, None
         v_points = np.zeros(points.shape, points.dtype)
         for b in range(len(points)):
             cpu_layers.sum_normals_vjp(points[b], ctx.faces, cotangents[b], v_points[b])
-        return torch.from_numpy(v_points), None
+        return torch.from_numpy(v_points), None, None

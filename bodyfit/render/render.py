@@ -323,8 +323,10 @@ def _draw(
     points, intrinsics = scene.points_cam.contiguous(), scene.intrinsics.contiguous()
     size = (scene.view.height, scene.view.width)
     raster: Any
+    device: Any = None
     if on_gpu(points):
         gpu = context.gpu(points.device)
+        device = gpu.arrays
         topology = context.known_topology
         if topology is None or not context.knows(faces, uv_faces):
             topology = context.topology(faces, uv_faces, scene.points_world.detach().cpu().numpy())
@@ -349,11 +351,11 @@ def _draw(
 
     def world_normals() -> Tensor:
         if not vertex_normals:
-            vertex_normals.append(VertexNormals.apply(scene.points_world, faces))  # type: ignore[arg-type]
+            vertex_normals.append(VertexNormals.apply(scene.points_world, mesh.faces, device))  # type: ignore[arg-type]
         return vertex_normals[0]
 
     def normals() -> Tensor:
-        in_camera = world_normals() @ scene.pose[:, :3, :3].transpose(1, 2)
+        in_camera = _turned(world_normals(), scene.pose)
         return PaintNormals.apply(in_camera, points, intrinsics, raster)  # type: ignore[return-value]
 
     def attributes() -> Tensor | None:
@@ -383,7 +385,7 @@ def _draw(
 def _draw_cut(scene: _Scene, faces: Any, uv_faces: Any, samples: int) -> Rendered:
     """The images of one mesh that reaches to the camera or behind it."""
     cut = cut_near(scene.points_cam[0], faces, scene.view.near_m)
-    normals = cut.carry(VertexNormals.apply(scene.points_world, faces)[0])[None]  # type: ignore[index,arg-type]
+    normals = cut.carry(VertexNormals.apply(scene.points_world, faces, None)[0])[None]  # type: ignore[index,arg-type]
     part = scene.item(0)
     part.points_cam, part.points_world = cut.carry(scene.points_cam[0])[None], cut.carry(scene.points_world[0])[None]
     if scene.attributes is not None:
@@ -446,24 +448,25 @@ def _pack_lights(
     kind = like.dtype
     sh = like.new_zeros(n_batch, 9, 3)
     rows: list[Tensor] = []
-    places: list[bool] = []
     if lighting is not None:
         if lighting.sh is not None:
             sh = _batched("lighting.sh", lighting.sh.to(kind), 2, n_batch)
         for sun in lighting.directional:
             toward = -torch.nn.functional.normalize(sun.direction.to(kind), dim=-1)
             rows.append(_pair("light", toward, sun.irradiance.to(kind), n_batch))
-            places.append(False)
         for lamp in lighting.points:
             rows.append(_pair("light", lamp.position.to(kind), lamp.intensity.to(kind), n_batch))
-            places.append(True)
     lamps = torch.stack(rows, dim=1) if rows else like.new_zeros(n_batch, 0, 6)
     gloss = like.new_zeros(n_batch, 4)
     if material is not None and material.specular is not None and material.roughness is not None:
         specular = _batched("material.specular", material.specular.to(kind), 1, n_batch)
         roughness = _batched("material.roughness", material.roughness.to(kind), 0, n_batch)
         gloss = torch.cat([specular, (roughness * roughness)[:, None]], dim=1)
-    return sh, lamps, torch.tensor(places, dtype=torch.bool).expand(n_batch, -1), gloss
+    # filled where it lies: a copy from the host would be waited for, and cannot be captured in a graph
+    places = torch.zeros(len(rows), dtype=torch.bool, device=like.device)
+    if lighting is not None:
+        places[len(lighting.directional) :] = True
+    return sh, lamps, places.expand(n_batch, -1), gloss
 
 
 def _pair(field: str, where: Tensor, color: Tensor, n_batch: int) -> Tensor:
@@ -488,8 +491,16 @@ def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
 def _moved(points: Tensor, pose: Tensor) -> Tensor:
     """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
     if on_gpu(points):
-        return points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+        return _turned(points, pose) + pose[:, None, :3, 3]
     return MovePoints.apply(points, pose)  # type: ignore[return-value]
+
+
+def _turned(vectors: Tensor, pose: Tensor) -> Tensor:
+    """Vectors (B, V, 3) in the frame of poses (B, 4, 4)."""
+    if on_gpu(vectors):
+        # no matrix product: where a program allows TF32 for those, points would keep 10 bits, and depths millimetres
+        return (vectors[:, :, None] * pose[:, None, :3, :3]).sum(-1)
+    return vectors @ pose[:, :3, :3].transpose(1, 2)
 
 
 def _check_vertices(vertices: Tensor) -> Tensor:
