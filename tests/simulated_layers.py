@@ -21,6 +21,7 @@ from bodyfit.render import cuda_layers
 from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
 from bodyfit.render.cuda_arrays import SimulatedArrays
 from bodyfit.render.cuda_edges import CudaPieces, DeviceEdges, EdgeRoom, find_pieces
+from bodyfit.render.cuda_raster import DeviceMesh
 from bodyfit.render.topology import find_topology
 
 TURNS = ((0.3, 0.5, 0.2), (0.9, -0.2, 0.4))
@@ -38,13 +39,14 @@ class GpuRaster:
         self.ids = np.full((len(raster.ids), *raster.ids[0].shape), -1, np.int32)
         for b, (r0, r1, c0, c1) in enumerate(raster.reach):  # outside of its reach the CPU's are anything
             self.ids[b, r0 : r1 + 1, c0 : c1 + 1] = raster.ids[b][r0 : r1 + 1, c0 : c1 + 1]
-        self._room, self._edges = EdgeRoom(), DeviceEdges.of(raster.mesh.topology, self.arrays)
+        self._room = EdgeRoom()
+        self.mesh = DeviceMesh(self.faces, self.uv_faces, DeviceEdges.of(raster.mesh.topology, self.arrays))
 
     def pieces(self, which: int) -> CudaPieces:
         """Of both images."""
         seen = np.array([{1: 1, -1: 2, 0: 3}[int(s)] for s in self.cpu._sign_seen], np.int32)
         return find_pieces(
-            self.screen, self.faces, self.areas, self._edges, seen, which, self.size, self.perspective, self._room,
+            self.screen, self.faces, self.areas, self.mesh.edges, seen, which, self.size, self.perspective, self._room,
             self.arrays,
         )  # fmt: skip
 
