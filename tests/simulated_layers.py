@@ -93,12 +93,16 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def assert_close(found: Any, expected: Any, what: str, some: bool = True) -> None:
-    """To 1e-4 of the largest number, what moves points and camera, through cuts at grazing angles, to 5e-4; `some`: that it is not 0 everywhere."""
+    """To 1e-4 of the largest number; `some`: that it is not 0 everywhere.
+
+    What moves points and camera, also through cuts at grazing angles, to 5e-4.
+    """
     assert found.shape == expected.shape, what
     assert found.dtype == np.float32, what
     assert not some or np.abs(expected).max() > 1e-3, what
     largest = np.abs(expected).max(initial=0)
-    assert np.abs(found - expected).max(initial=0) <= (5e-4 if "points" in what or what == "intrinsics" else 1e-4) * largest, what
+    most = 5e-4 if "points" in what or what == "intrinsics" else 1e-4
+    assert np.abs(found - expected).max(initial=0) <= most * largest, what
 
 
 CASES = [("boxes", 1, "perspective"), ("split boxes", 2, "perspective"), ("split boxes", 1, "orthographic")]
