@@ -293,25 +293,17 @@ def paint_color_vjp(
 
 
 @part
-def color_jump(
-    faces, uv_faces, areas, ints, floats, p, flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye,
-    v_image,
+def color_beside(
+    faces, uv_faces, areas, ints, floats, p, side, flags, points, normals, albedo, picture, uv, sh, lamps, places,
+    gloss, eye, v_image,
 ):  # fmt: skip
-    """What piece p of an edge wins per area; v_image (H W, 3)."""
-    pixel = ints[p, 0]
-    total = ZERO * floats[p, 0]
-    for side in range(2):
-        f = ints[p, 1 + side]
-        if f < 0:
-            continue
-        w = 5 + 4 * side
-        red, green, blue = color_at(
-            flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
-            floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
-        )  # fmt: skip
-        seen = v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
-        total += seen if side == 0 else -seen
-    return total
+    """The colour in front (side 0) or behind (1) of piece p of an edge times its cotangent, v_image (H W, 3)."""
+    f, w, pixel = ints[p, 1 + side], 5 + 4 * side, ints[p, 0]
+    red, green, blue = color_at(
+        flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
+        floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
+    )  # fmt: skip
+    return v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
 
 
 @kernel
@@ -320,7 +312,12 @@ def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_i
     points, normals, albedo, picture, uv = surface
     sh, lamps, places, gloss, eye = light
     for p in range(ints.shape[0]):
-        jumps[p] = color_jump(
-            faces, uv_faces, areas, ints, floats, p, flags, points, normals, albedo, picture, uv, sh, lamps, places,
-            gloss, eye, v_image,
-        )  # fmt: skip
+        total = ZERO * floats[p, 0]
+        for side in range(2):
+            if ints[p, 1 + side] >= 0:
+                seen = color_beside(
+                    faces, uv_faces, areas, ints, floats, p, side, flags, points, normals, albedo, picture, uv, sh,
+                    lamps, places, gloss, eye, v_image,
+                )  # fmt: skip
+                total += seen if side == 0 else -seen
+        jumps[p] = total
