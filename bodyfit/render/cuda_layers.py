@@ -136,7 +136,7 @@ def _launch_pixels(raster: Any, kernel: Any, *arguments: Any) -> None:
 def _add_edges(raster: Any, v_image: Any, jumps_of: Callable[[CudaPieces, Any, Any], None], v_screen: Any) -> None:
     """Adds to v_screen what the edges sweep over; jumps_of fills the jumps of pieces from v_image (B, H W, C)."""
     rows = v_image.reshape(v_image.shape[0], -1, v_image.shape[-1])
-    for which in (OUTLINES, SEAMS):
+    for which in (OUTLINES, SEAMS) if raster.mesh.edges.has_seams else (OUTLINES,):
         pieces = raster.pieces(which)
         jumps = raster.arrays.empty(pieces.ints.shape[0])
         jumps_of(pieces, rows, jumps)

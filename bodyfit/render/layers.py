@@ -18,17 +18,17 @@ def on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def to_array(tensor: Tensor) -> Any:
-    """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one.
+def to_array(tensor: Tensor, whole: bool = False) -> Any:
+    """The tensor's memory as an array, in the usual order; a batch that is one thing repeated stays one if not `whole`.
 
     A tensor of a CUDA device stays a tensor there.
     """
     plain = tensor.detach()
-    if on_gpu(plain):
-        return plain.contiguous()
-    if plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
-        return plain[:1].contiguous().expand(plain.shape).numpy()
-    return plain.contiguous().numpy()
+    if not whole and plain.ndim > 1 and plain.shape[0] > 0 and plain.stride(0) == 0:
+        plain = plain[:1].contiguous().expand(plain.shape)
+    else:
+        plain = plain.contiguous()
+    return plain if on_gpu(plain) else plain.numpy()
 
 
 def to_tensor(array: Any) -> Tensor:
@@ -72,7 +72,7 @@ class Cover(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, v_alpha: Tensor, v_depth: Tensor) -> Any:
         _ = ctx.saved_tensors
-        v_points, v_intrinsics = ctx.raster.cover_vjp(to_array(v_alpha), to_array(v_depth))
+        v_points, v_intrinsics = ctx.raster.cover_vjp(to_array(v_alpha, whole=True), to_array(v_depth, whole=True))
         return to_tensor(v_points), to_tensor(v_intrinsics), None
 
 
@@ -141,11 +141,11 @@ class VertexNormals(torch.autograd.Function):
     def forward(ctx: Any, points: Tensor, faces: Any, device: Any) -> Tensor:
         ctx.save_for_backward(points)
         ctx.faces, ctx.device = faces, device
-        arrays = to_array(points)
         if device is not None:
             from bodyfit.render import cuda_normals
 
-            return to_tensor(cuda_normals.sum_normals(arrays, faces, device))
+            return to_tensor(cuda_normals.sum_normals(to_array(points, whole=True), faces, device))
+        arrays = to_array(points)
         normals = np.zeros(arrays.shape, arrays.dtype)
         for b in range(len(arrays)):
             cpu_layers.sum_normals(arrays[b], faces, normals[b])
@@ -154,7 +154,8 @@ class VertexNormals(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_normals: Tensor) -> Any:
-        points, cotangents = to_array(ctx.saved_tensors[0]), to_array(v_normals)
+        whole = ctx.device is not None
+        points, cotangents = to_array(ctx.saved_tensors[0], whole), to_array(v_normals, whole)
         if ctx.device is not None:
             from bodyfit.render import cuda_normals
 

@@ -8,19 +8,27 @@ does not depend on the samples, so a coverage of one sample per pixel has the ri
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from bodyfit.camera import Camera
-from bodyfit.errors import DeviceError, InputError
-from bodyfit.kernels.cpu_raster import all_below, all_equal, all_within
+from bodyfit.errors import InputError
 from bodyfit.kernels.cpu_shade import GLOSSY, LIT, PERSPECTIVE, REPEATED, TEXTURED
 from bodyfit.render.camera import RenderCamera
+from bodyfit.render.checks import (
+    batch_of,
+    batched,
+    check_background,
+    check_devices,
+    check_faces,
+    check_numbers,
+    check_uv_faces,
+    check_vertices,
+)
 from bodyfit.render.clip import Cut, cut_near
-from bodyfit.render.cpu_raster import CpuRaster, Mesh, Scratch
+from bodyfit.render.context import RenderContext
+from bodyfit.render.cpu_raster import CpuRaster, Mesh
 from bodyfit.render.extra import Tensor, torch
 from bodyfit.render.layers import (
     Cover,
@@ -35,89 +43,9 @@ from bodyfit.render.layers import (
 )
 from bodyfit.render.rendered import Rendered
 from bodyfit.render.scene import Lighting, Material, Texture, check_shape
-from bodyfit.render.topology import Topology, at_one_place, find_topology
 
 MAX_SAMPLES = 16
-MAX_COORDINATE = 1e6
 GREY = 0.8
-
-
-class RenderContext:
-    """What calls with the same mesh share: the edges of its faces, buffers, threads. Make one per loop.
-
-    On a CUDA device the first call with a mesh is waited for: its vertices are checked and it is seen how much room
-    the edges need. Later calls with the same `faces` object are not, and can be captured in a CUDA graph; they take
-    vertices to be finite, and those that lay at one place in the first call to stay together. `check` says whether
-    something did not fit.
-
-    Args:
-        threads: how many images of a batch are drawn at once; the pictures do not depend on it. All cores by default.
-    """
-
-    def __init__(self, threads: int | None = None) -> None:
-        n_threads = threads if threads is not None else (os.cpu_count() or 1)
-        if n_threads < 1:
-            raise InputError("threads", "at least 1", str(threads))
-        self.scratch = Scratch()
-        self.pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
-        self._faces: Any = None
-        self._uv_faces: Any = None
-        self._topology: Topology | None = None
-        self._pairs = np.empty((0, 2), np.int64)
-        self._together = np.empty(0, np.bool_)
-        self._given: tuple[Any, Any, int] = (None, None, -1)
-        self._gpus: dict[Any, Any] = {}
-
-    def gpu(self, device: Any) -> Any:
-        """The `CudaContext` of a CUDA device."""
-        if device not in self._gpus:
-            from bodyfit.render.cuda_context import CudaContext
-
-            self._gpus[device] = CudaContext(device)
-        return self._gpus[device]
-
-    def check(self) -> None:
-        """Waits for the CUDA devices in use.
-
-        Raises:
-            BodyfitError: edges did not fit into the room that there was, so that gradients since the last check miss
-                some; from now on there is more. Graphs have to be captured anew.
-        """
-        for gpu in self._gpus.values():
-            gpu.room.check()
-
-    def triangles(self, faces: Any, n_points: int) -> Any:
-        """Checked faces as an int32 array; the same object as in the last call is not looked at again."""
-        if self._given[0] is not faces or self._given[2] != n_points:
-            self._given = (faces, _check_faces("faces", faces, n_points), n_points)
-        return self._given[1]
-
-    @property
-    def known_topology(self) -> Topology | None:
-        """The edges of the last call's faces."""
-        return self._topology
-
-    def knows(self, faces: Any, uv_faces: Any) -> bool:
-        """Whether these are the last call's faces."""
-        return self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
-
-    def topology(self, faces: Any, uv_faces: Any, vertices: Any) -> Topology:
-        """The edges of faces (F, 3), found anew where faces differ from the last call's, or vertices at one place part.
-
-        Vertices that lay apart in the first call with these faces and lie at exactly one place later are not noticed.
-        """
-        same_mesh = self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
-        if not same_mesh:
-            self._pairs = np.empty((0, 2), np.int64)
-        together = at_one_place(vertices, self._pairs)
-        if not same_mesh or self._topology is None or not np.array_equal(together, self._together):
-            # copies: the caller may write new numbers into the same array
-            self._faces, self._uv_faces = faces.copy(), None if uv_faces is None else uv_faces.copy()
-            self._topology = find_topology(faces, vertices, uv_faces)
-            # also those that came apart are watched: they may meet again
-            self._pairs = np.unique(np.concatenate([self._pairs, self._topology.twins]), axis=0)
-            self._together = at_one_place(vertices, self._pairs)
-        return self._topology
 
 
 class NativeRenderer:
@@ -196,38 +124,40 @@ def render(
         DeviceError: tensors that are not on the vertices' device, or a device that is neither a CPU nor CUDA's.
         MissingExtraError: tensors of a CUDA device, and numba-cuda is not installed.
     """
-    points_world = _check_vertices(vertices)
+    points_world = check_vertices(vertices)
     given_context = context
     context = RenderContext(threads=1) if context is None else context
     n_points = points_world.shape[1]
-    triangles = context.triangles(faces, n_points) if on_gpu(vertices) else _check_faces("faces", faces, n_points)
+    triangles = context.triangles(faces, n_points) if on_gpu(vertices) else check_faces("faces", faces, n_points)
     n_batch = points_world.shape[0]
-    view = camera if isinstance(camera, RenderCamera) else RenderCamera.from_camera(camera)
+    view = camera if isinstance(camera, RenderCamera) else context.view(camera, vertices.device)
     if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
         raise InputError("samples", f"a whole number from 1 to {MAX_SAMPLES}", repr(samples))
-    _check_devices(vertices.device, view, vertex_attributes, texture, material, lighting, background)
-    n_batch = max(n_batch, _batch_of(view.intrinsics, 1), _batch_of(view.pose, 2))
+    check_devices(vertices.device, view, vertex_attributes, texture, material, lighting, background)
+    n_batch = max(n_batch, batch_of(view.intrinsics, 1), batch_of(view.pose, 2))
     kind = points_world.dtype
-    points_world = _batched("vertices", points_world, 2, n_batch)
-    intrinsics = _batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
-    pose = _batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
+    points_world = batched("vertices", points_world, 2, n_batch)
+    intrinsics = batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
+    pose = batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
     points_cam = _moved(points_world, pose)
     attributes = None
     if vertex_attributes is not None:
         finite = not on_gpu(vertices)  # to look would be to wait
         check_shape("vertex_attributes", vertex_attributes, n_points, None, names="(V, C)", finite=finite)
-        attributes = _batched("vertex_attributes", vertex_attributes.to(kind), 2, n_batch)
+        attributes = batched("vertex_attributes", vertex_attributes.to(kind), 2, n_batch)
     behind = None
     if background is not None:
-        behind = _check_background(background.to(kind), n_batch, view)
-    uv_faces = None if texture is None else _check_uv_faces(texture, triangles)
+        behind = check_background(background.to(kind), n_batch, view)
+    uv_faces = None
+    if texture is not None:
+        uv_faces = (context.uv_triangles if on_gpu(vertices) else check_uv_faces)(texture, triangles)
     if given_context is None and n_batch > 1 and not on_gpu(vertices):
         context = RenderContext()
     scene = _Scene(view, points_world, points_cam, intrinsics, pose, attributes, texture, material, lighting)
     if on_gpu(vertices):
         if not context.gpu(vertices.device).must_look(context.knows(triangles, uv_faces)):
             return _draw(scene, triangles, uv_faces, samples, behind, context)
-        _check_numbers(points_world)
+        check_numbers(points_world)
     depths = points_cam.detach()[:, :, 2]
     if depths.numel() and float(depths.min()) < view.near_m:
         if on_gpu(vertices):
@@ -268,13 +198,13 @@ class _Scene:
         zeros = points_world.new_zeros
         albedo, image, uv = zeros(n_batch, 0, 3), zeros(n_batch, 0, 0, 3), zeros(n_batch, 0, 2)
         if texture is not None:
-            image = _batched("texture.image", texture.image.to(kind), 3, n_batch)
-            uv = _batched("texture.uv", texture.uv.to(kind), 2, n_batch)
+            image = batched("texture.image", texture.image.to(kind), 3, n_batch)
+            uv = batched("texture.uv", texture.uv.to(kind), 2, n_batch)
             self.flags |= TEXTURED | (REPEATED if texture.wrap == "repeat" else 0)
         elif attributes is not None and attributes.shape[-1] == 3:
             albedo = attributes
         elif material is not None and material.albedo is not None:
-            one = _batched("material.albedo", material.albedo.to(kind), 1, n_batch)
+            one = batched("material.albedo", material.albedo.to(kind), 1, n_batch)
             albedo = one[:, None].expand(-1, points_world.shape[1], -1)
         else:
             albedo = zeros(n_batch, points_world.shape[1], 3) + GREY
@@ -284,7 +214,7 @@ class _Scene:
             if material is not None and material.specular is not None:
                 self.flags |= GLOSSY
         R, t = pose[:, :3, :3], pose[:, :3, 3:]
-        eye = -(R.transpose(1, 2) @ t)[..., 0] if self.perspective else -R[:, 2]
+        eye = -(R * t).sum(1) if self.perspective else -R[:, 2]
         self.lights = (*_pack_lights(lighting, material, n_batch, points_world), eye)
 
     def on(self, device: Any) -> _Scene:
@@ -450,7 +380,7 @@ def _pack_lights(
     rows: list[Tensor] = []
     if lighting is not None:
         if lighting.sh is not None:
-            sh = _batched("lighting.sh", lighting.sh.to(kind), 2, n_batch)
+            sh = batched("lighting.sh", lighting.sh.to(kind), 2, n_batch)
         for sun in lighting.directional:
             toward = -torch.nn.functional.normalize(sun.direction.to(kind), dim=-1)
             rows.append(_pair("light", toward, sun.irradiance.to(kind), n_batch))
@@ -459,33 +389,18 @@ def _pack_lights(
     lamps = torch.stack(rows, dim=1) if rows else like.new_zeros(n_batch, 0, 6)
     gloss = like.new_zeros(n_batch, 4)
     if material is not None and material.specular is not None and material.roughness is not None:
-        specular = _batched("material.specular", material.specular.to(kind), 1, n_batch)
-        roughness = _batched("material.roughness", material.roughness.to(kind), 0, n_batch)
+        specular = batched("material.specular", material.specular.to(kind), 1, n_batch)
+        roughness = batched("material.roughness", material.roughness.to(kind), 0, n_batch)
         gloss = torch.cat([specular, (roughness * roughness)[:, None]], dim=1)
     # filled where it lies: a copy from the host would be waited for, and cannot be captured in a graph
     places = torch.zeros(len(rows), dtype=torch.bool, device=like.device)
     if lighting is not None:
-        places[len(lighting.directional) :] = True
+        places[len(lighting.directional) :].fill_(True)
     return sh, lamps, places.expand(n_batch, -1), gloss
 
 
 def _pair(field: str, where: Tensor, color: Tensor, n_batch: int) -> Tensor:
-    return torch.cat([_batched(field, where, 1, n_batch), _batched(field, color, 1, n_batch)], dim=1)
-
-
-def _batch_of(tensor: Tensor, own_axes: int) -> int:
-    return tensor.shape[0] if tensor.ndim > own_axes else 1
-
-
-def _batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
-    """The tensor with a batch axis of n_batch before its own axes."""
-    if tensor.ndim == own_axes:
-        tensor = tensor[None]
-    if tensor.shape[0] == n_batch:
-        return tensor
-    if tensor.shape[0] != 1:
-        raise InputError(field, f"a batch of {n_batch} (or 1)", str(tensor.shape[0]))
-    return tensor.expand(n_batch, *tensor.shape[1:])
+    return torch.cat([batched(field, where, 1, n_batch), batched(field, color, 1, n_batch)], dim=1)
 
 
 def _moved(points: Tensor, pose: Tensor) -> Tensor:
@@ -501,98 +416,3 @@ def _turned(vectors: Tensor, pose: Tensor) -> Tensor:
         # no matrix product: where a program allows TF32 for those, points would keep 10 bits, and depths millimetres
         return (vectors[:, :, None] * pose[:, None, :3, :3]).sum(-1)
     return vectors @ pose[:, :3, :3].transpose(1, 2)
-
-
-def _check_vertices(vertices: Tensor) -> Tensor:
-    """Vertices (B, V, 3)."""
-    if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.float32, torch.float64):
-        found = str(vertices.dtype) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
-        raise InputError("vertices", "a tensor of float32 or float64", found)
-    if vertices.ndim not in (2, 3) or vertices.shape[-1] != 3:
-        raise InputError("vertices", "shape (B, V, 3) or (V, 3)", str(tuple(vertices.shape)))
-    if vertices.device.type not in ("cpu", "cuda"):
-        raise DeviceError("vertices", "a tensor on the CPU or a CUDA device", str(vertices.device))
-    points = vertices if vertices.ndim == 3 else vertices[None]
-    if not on_gpu(vertices):
-        _check_numbers(points)
-    elif vertices.dtype != torch.float32:
-        raise InputError("vertices", "float32 on a CUDA device", str(vertices.dtype))
-    return points
-
-
-def _check_devices(
-    device: Any,
-    view: RenderCamera,
-    attributes: Tensor | None,
-    texture: Texture | None,
-    material: Material | None,
-    lighting: Lighting | None,
-    background: Tensor | None,
-) -> None:
-    """Refuses tensors that are not where the vertices are."""
-    given: dict[str, Tensor | None] = {
-        "camera.intrinsics": view.intrinsics,
-        "camera.T_cam_world": view.pose,
-        "vertex_attributes": attributes,
-        "background": background,
-    }
-    if texture is not None:
-        given |= {"texture.image": texture.image, "texture.uv": texture.uv}
-    if material is not None:
-        given |= {f"material.{k}": getattr(material, k) for k in ("albedo", "specular", "roughness")}
-    if lighting is not None:
-        given["lighting.sh"] = lighting.sh
-        for k, sun in enumerate(lighting.directional):
-            given |= {f"lighting.directional[{k}].{n}": getattr(sun, n) for n in ("direction", "irradiance")}
-        for k, lamp in enumerate(lighting.points):
-            given |= {f"lighting.points[{k}].{n}": getattr(lamp, n) for n in ("position", "intensity")}
-    for name, tensor in given.items():
-        if tensor is not None and tensor.device != device:
-            raise DeviceError(name, f"a tensor on {device}, as the vertices", str(tensor.device))
-
-
-def _check_numbers(points: Tensor) -> None:
-    """Refuses vertices (B, V, 3) that are not finite, or absurd; waits for a CUDA device."""
-    plain = points.detach().cpu().numpy()
-    if not all_within(plain.reshape(-1), MAX_COORDINATE):
-        finite = np.isfinite(plain)
-        if not finite.all():
-            wrong = int((~finite).any(-1).sum())
-            raise InputError("vertices", "finite numbers", f"{wrong} vertices with NaN or infinity")
-        raise InputError("vertices", f"coordinates up to {MAX_COORDINATE:g} m", f"{np.abs(plain).max():g}")
-
-
-def _check_faces(field: str, faces: Any, n_rows: int, n_faces: int | None = None) -> Any:
-    array = np.asarray(faces.detach().cpu().numpy() if isinstance(faces, torch.Tensor) else faces)
-    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
-        raise InputError(field, "whole numbers of shape (F, 3)", f"{array.dtype} {array.shape}")
-    if n_faces is not None and len(array) != n_faces:
-        raise InputError(field, f"{n_faces} rows, one per face", str(len(array)))
-    plain = np.ascontiguousarray(array, dtype=np.int32)
-    # numbers that do not fit in 32 bits are looked at before they are cut off
-    if array.size and not (all_below(plain.reshape(-1), n_rows) and (array is plain or (array == plain).all())):
-        raise InputError(field, f"numbers from 0 to {n_rows - 1}", f"{array.min()} to {array.max()}")
-    return plain
-
-
-def _check_uv_faces(texture: Texture, faces: Any) -> Any:
-    n_rows = texture.uv.shape[-2]
-    if texture.uv_faces is None:
-        return _check_faces("texture.uv (without uv_faces)", faces, n_rows)
-    return _check_faces("texture.uv_faces", texture.uv_faces, n_rows, len(faces))
-
-
-def _check_background(background: Tensor, n_batch: int, view: RenderCamera) -> Tensor:
-    shape = tuple(background.shape)
-    size = (view.height, view.width, 3)
-    if shape not in ((3,), size, (1, *size), (n_batch, *size)):
-        raise InputError("background", f"shape (3,), {size} or {(n_batch, *size)}", str(shape))
-    if not on_gpu(background) and not bool(torch.isfinite(background.detach()).all()):
-        raise InputError("background", "finite numbers", "NaN or infinity")
-    return background
-
-
-def _same(a: Any, b: Any) -> bool:
-    if a is None or b is None:
-        return a is b
-    return a.shape == b.shape and all_equal(a.reshape(-1), b.reshape(-1))
