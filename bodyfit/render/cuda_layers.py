@@ -162,7 +162,7 @@ def _given(array: Any, arrays: DeviceArrays, each: bool = False) -> Any:
         return arrays.full(1, *(max(n, 1) for n in array.shape[1:]), value=0, kind=kind)
     part = array[:1] if _repeated(array) and not each else array
     if isinstance(part, np.ndarray):
-        plain = np.require(part, None, "CW")
+        plain = np.require(part, None, ["C", "W"])
         return plain.view(np.uint8) if plain.dtype == np.bool_ else plain
     plain = part.detach().contiguous()
     return plain if plain.is_floating_point() else plain.byte()
