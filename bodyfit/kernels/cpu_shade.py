@@ -222,15 +222,17 @@ def color_at_vjp(
     faces, uv_faces, f, pa, pb, pc, area, v_r, v_g, v_b,
 ):  # fmt: skip
     """Adds to the arrays v_points … v_eye and returns the cotangents of the weights."""
-    ua = ub = uc = ZERO * pa
-    if flags & LIT:
-        r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
-        v_r, v_g, v_b, ua, ub, uc = lit_vjp(
-            flags, points, normals, sh, lamps, places, gloss, eye, v_points, v_normals, v_sh, v_lamps, v_gloss, v_eye,
-            faces[f, 0], faces[f, 1], faces[f, 2], pa, pb, pc, area, r, g, b, v_r, v_g, v_b,
-        )  # fmt: skip
+    if not flags & LIT:
+        return albedo_at_vjp(
+            flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+        )
+    r, g, b = albedo_at(flags, albedo, picture, uv, faces, uv_faces, f, pa, pb, pc)
+    a_r, a_g, a_b, ua, ub, uc = lit_vjp(
+        flags, points, normals, sh, lamps, places, gloss, eye, v_points, v_normals, v_sh, v_lamps, v_gloss, v_eye,
+        faces[f, 0], faces[f, 1], faces[f, 2], pa, pb, pc, area, r, g, b, v_r, v_g, v_b,
+    )  # fmt: skip
     wa, wb, wc = albedo_at_vjp(
-        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, v_r, v_g, v_b
+        flags, albedo, picture, uv, v_albedo, v_picture, v_uv, faces, uv_faces, f, pa, pb, pc, a_r, a_g, a_b
     )
     return wa + ua, wb + ub, wc + uc
 
@@ -293,17 +295,17 @@ def paint_color_vjp(
 
 
 @part
-def color_beside(
-    faces, uv_faces, areas, ints, floats, p, side, flags, points, normals, albedo, picture, uv, sh, lamps, places,
-    gloss, eye, v_image,
+def color_of_side(
+    faces, uv_faces, areas, floats, p, side, f, flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss,
+    eye, v_red, v_green, v_blue,
 ):  # fmt: skip
-    """The colour in front (side 0) or behind (1) of piece p of an edge times its cotangent, v_image (H W, 3)."""
-    f, w, pixel = ints[p, 1 + side], 5 + 4 * side, ints[p, 0]
+    """What the colour of face f, in front of piece p of an edge (side 0) or behind it (1), adds to the loss."""
+    w = 5 + 4 * side
     red, green, blue = color_at(
         flags, points, normals, albedo, picture, uv, sh, lamps, places, gloss, eye, faces, uv_faces, f,
         floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f],
     )  # fmt: skip
-    return v_image[pixel, 0] * red + v_image[pixel, 1] * green + v_image[pixel, 2] * blue
+    return v_red * red + v_green * green + v_blue * blue
 
 
 @kernel
@@ -312,12 +314,15 @@ def color_jumps(faces, uv_faces, areas, ints, floats, flags, surface, light, v_i
     points, normals, albedo, picture, uv = surface
     sh, lamps, places, gloss, eye = light
     for p in range(ints.shape[0]):
+        pixel = ints[p, 0]
         total = ZERO * floats[p, 0]
         for side in range(2):
-            if ints[p, 1 + side] >= 0:
-                seen = color_beside(
-                    faces, uv_faces, areas, ints, floats, p, side, flags, points, normals, albedo, picture, uv, sh,
-                    lamps, places, gloss, eye, v_image,
-                )  # fmt: skip
-                total += seen if side == 0 else -seen
+            f = ints[p, 1 + side]
+            if f < 0:
+                continue
+            seen = color_of_side(
+                faces, uv_faces, areas, floats, p, side, f, flags, points, normals, albedo, picture, uv, sh, lamps,
+                places, gloss, eye, v_image[pixel, 0], v_image[pixel, 1], v_image[pixel, 2],
+            )  # fmt: skip
+            total += seen if side == 0 else -seen
         jumps[p] = total

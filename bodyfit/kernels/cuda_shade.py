@@ -7,7 +7,7 @@ from numba import float32, types
 
 from bodyfit.kernels.cpu_albedo import TEXTURED, albedo_at, texels_at, texels_vjp, uv_vjp, vertex_albedo_vjp
 from bodyfit.kernels.cpu_raster import scatter_weights, weights_at
-from bodyfit.kernels.cpu_shade import LIT, PERSPECTIVE, color_at, color_beside, lit_vjp
+from bodyfit.kernels.cpu_shade import LIT, PERSPECTIVE, color_at, color_of_side, lit_vjp
 from bodyfit.kernels.cuda_jit import F1, F2, F3, F4, I1, I2, I3, INT, SIMULATED, THREADS, cuda, device, kernel
 from bodyfit.kernels.cuda_layers import IMAGE, add_corners, place_of, row_of, sample_of, take_corners
 from bodyfit.kernels.scalar import ONE, ZERO
@@ -60,17 +60,20 @@ def color_jumps(
 ):  # fmt: skip
     """jumps (N,) of the pieces of edges; v_image (B, H W, 3)."""
     for p in range(cuda.grid(1), min(count[0], ints.shape[0]), cuda.gridsize(1)):
-        b = ints[p, IMAGE]
+        b, pixel = ints[p, IMAGE], ints[p, 0]
         total = ZERO
         for side in range(2):
-            if ints[p, 1 + side] >= 0:
-                seen = color_beside(
-                    faces, uv_faces, areas[b], ints, floats, p, side, flags, points[row_of(points, b)],
-                    normals[row_of(normals, b)], albedo[row_of(albedo, b)], picture[row_of(picture, b)],
-                    uv[row_of(uv, b)], sh[row_of(sh, b)], lamps[row_of(lamps, b)], places[row_of(places, b)],
-                    gloss[row_of(gloss, b)], eye[row_of(eye, b)], v_image[b],
-                )  # fmt: skip
-                total += seen if side == 0 else -seen
+            f = ints[p, 1 + side]
+            if f < 0:
+                continue
+            seen = color_of_side(
+                faces, uv_faces, areas[b], floats, p, side, f, flags, points[row_of(points, b)],
+                normals[row_of(normals, b)], albedo[row_of(albedo, b)], picture[row_of(picture, b)],
+                uv[row_of(uv, b)], sh[row_of(sh, b)], lamps[row_of(lamps, b)], places[row_of(places, b)],
+                gloss[row_of(gloss, b)], eye[row_of(eye, b)],
+                v_image[b, pixel, 0], v_image[b, pixel, 1], v_image[b, pixel, 2],
+            )  # fmt: skip
+            total += seen if side == 0 else -seen
         jumps[p] = total
 
 
