@@ -65,25 +65,24 @@ def paint_vjp(screen, faces, ids, samples, reach, perspective, values, v_image, 
 
 
 @part
-def paint_jump(faces, ints, floats, p, values, v_image):
-    """What piece p of an edge wins per area; v_image (H W, C)."""
-    pixel, front, behind = ints[p, 0], ints[p, 1], ints[p, 2]
-    total = ZERO * floats[p, 0]
-    for k in range(values.shape[1]):
-        g = v_image[pixel, k]
-        for m in range(3):
-            total += g * floats[p, 5 + m] * values[faces[front, m], k]
-        if behind >= 0:
-            for m in range(3):
-                total -= g * floats[p, 9 + m] * values[faces[behind, m], k]
-    return total
+def value_beside(faces, ints, floats, p, side, values, k):
+    """The value of channel k in front (side 0) or behind (1) of piece p of an edge."""
+    f, w = ints[p, 1 + side], 5 + 4 * side
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    return blend(floats[p, w], floats[p, w + 1], floats[p, w + 2], values[a, k], values[b, k], values[c, k])
 
 
 @kernel
 def paint_jumps(faces, ints, floats, values, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, C)."""
     for p in range(ints.shape[0]):
-        jumps[p] = paint_jump(faces, ints, floats, p, values, v_image)
+        total = ZERO * floats[p, 0]
+        for k in range(values.shape[1]):
+            jump = value_beside(faces, ints, floats, p, 0, values, k)
+            if ints[p, 2] >= 0:
+                jump -= value_beside(faces, ints, floats, p, 1, values, k)
+            total += v_image[ints[p, 0], k] * jump
+        jumps[p] = total
 
 
 @part
@@ -165,28 +164,23 @@ def paint_normals_vjp(screen, faces, areas, ids, samples, reach, perspective, no
 
 
 @part
-def normal_jump(faces, areas, ints, floats, p, normals, v_image):
-    """What piece p of an edge wins per area; v_image (H W, 3)."""
-    pixel = ints[p, 0]
-    total = ZERO * floats[p, 0]
-    for side in range(2):
-        f = ints[p, 1 + side]
-        if f < 0:
-            continue
-        w = 5 + 4 * side
-        x, y, z, _, _, _ = seen_normal(
-            normals, faces[f, 0], faces[f, 1], faces[f, 2], floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f]
-        )
-        seen = v_image[pixel, 0] * x + v_image[pixel, 1] * y + v_image[pixel, 2] * z
-        total += seen if side == 0 else -seen
-    return total
+def normal_beside(faces, areas, ints, floats, p, side, normals, v_image):
+    """The normal in front (side 0) or behind (1) of piece p of an edge times its cotangent, v_image (H W, 3)."""
+    f, w, pixel = ints[p, 1 + side], 5 + 4 * side, ints[p, 0]
+    x, y, z, _, _, _ = seen_normal(
+        normals, faces[f, 0], faces[f, 1], faces[f, 2], floats[p, w], floats[p, w + 1], floats[p, w + 2], areas[f]
+    )
+    return v_image[pixel, 0] * x + v_image[pixel, 1] * y + v_image[pixel, 2] * z
 
 
 @kernel
 def normal_jumps(faces, areas, ints, floats, normals, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (H W, 3)."""
     for p in range(ints.shape[0]):
-        jumps[p] = normal_jump(faces, areas, ints, floats, p, normals, v_image)
+        jump = normal_beside(faces, areas, ints, floats, p, 0, normals, v_image)
+        if ints[p, 2] >= 0:
+            jump -= normal_beside(faces, areas, ints, floats, p, 1, normals, v_image)
+        jumps[p] = jump
 
 
 @kernel

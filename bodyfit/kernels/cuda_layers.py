@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32
 
-from bodyfit.kernels.cpu_layers import normal_jump, paint_jump, seen_normal, seen_normal_vjp
+from bodyfit.kernels.cpu_layers import normal_beside, seen_normal, seen_normal_vjp, value_beside
 from bodyfit.kernels.cpu_raster import scatter_weights, weights_at
 from bodyfit.kernels.cuda_jit import F1, F2, F3, F4, FLAG, I1, I2, I3, INT, cuda, device, kernel
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, blend, blend_vjp
@@ -119,7 +119,13 @@ def paint_jumps(faces, ints, floats, count, values, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (B, H W, C)."""
     for p in range(cuda.grid(1), min(count[0], ints.shape[0]), cuda.gridsize(1)):
         b = ints[p, IMAGE]
-        jumps[p] = paint_jump(faces, ints, floats, p, values[row_of(values, b)], v_image[b])
+        mine, total = values[row_of(values, b)], ZERO
+        for k in range(values.shape[2]):
+            jump = value_beside(faces, ints, floats, p, 0, mine, k)
+            if ints[p, 2] >= 0:
+                jump -= value_beside(faces, ints, floats, p, 1, mine, k)
+            total += v_image[b, ints[p, 0], k] * jump
+        jumps[p] = total
 
 
 @kernel(F3, I2, F2, I3, INT, FLAG, F3, F4)
@@ -182,4 +188,8 @@ def normal_jumps(faces, areas, ints, floats, count, normals, v_image, jumps):
     """jumps (N,) of the pieces of edges; v_image (B, H W, 3)."""
     for p in range(cuda.grid(1), min(count[0], ints.shape[0]), cuda.gridsize(1)):
         b = ints[p, IMAGE]
-        jumps[p] = normal_jump(faces, areas[b], ints, floats, p, normals[row_of(normals, b)], v_image[b])
+        mine = normals[row_of(normals, b)]
+        jump = normal_beside(faces, areas[b], ints, floats, p, 0, mine, v_image[b])
+        if ints[p, 2] >= 0:
+            jump -= normal_beside(faces, areas[b], ints, floats, p, 1, mine, v_image[b])
+        jumps[p] = jump
