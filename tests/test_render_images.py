@@ -424,3 +424,14 @@ def test_torch_is_an_extra_and_the_error_says_which() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "bodyfit[render]" in done.stdout
+
+
+def test_faces_kept_for_a_device_are_looked_at_again_when_they_change() -> None:
+    context, faces = RenderContext(threads=1), np.array([[0, 1, 2]], np.int32)
+    kept = context.triangles(faces, 3)
+    assert context.triangles(faces.tolist(), 3) is kept, "one copy for a device, whatever object holds the numbers"
+    faces[0] = 0, 2, 1
+    np.testing.assert_array_equal(context.triangles(faces, 3), [[0, 2, 1]])
+    faces[0, 0] = 7
+    with pytest.raises(InputError, match="faces"):
+        context.triangles(faces, 3)

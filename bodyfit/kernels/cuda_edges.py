@@ -10,10 +10,9 @@ from math import floor, sqrt
 
 import numpy as np
 
-from bodyfit.kernels.cpu_edges import NONE, SHORTEST_CUT_PX, inside_image
-from bodyfit.kernels.cpu_raster import FAR
+from bodyfit.kernels.cpu_edges import NONE, SHORTEST_CUT_PX, front_of_side, inside_image
 from bodyfit.kernels.cuda_jit import F1, F2, F3, FLAG, I1, I2, I3, INT, U1, cuda, device, kernel
-from bodyfit.kernels.scalar import HALF, ONE, ZERO, slope_of
+from bodyfit.kernels.scalar import HALF, ONE, ZERO
 from bodyfit.kernels.scalar_edges import first_border, share_at_border
 
 FOUND, CUTS, LINKS, PIECES, LARGE, COUNTS = 0, 1, 2, 3, 4, 5
@@ -33,37 +32,6 @@ def only_sign(seen, closed):
     if closed and seen == 2:
         return -1
     return 0
-
-
-@device
-def front_of_side(screen, faces, areas, incident, first, last, sign):
-    """Of an edge's faces that lie on one side of it (sign ±1), the row of the one that is in front; -1 if none."""
-    best, best_slope = NONE, FAR * ONE
-    several = 0
-    for k in range(first, last):
-        area = areas[incident[k, 0]]
-        if area * np.float32(incident[k, 3]) * np.float32(sign) > ZERO:
-            several += 1
-            best = k
-    if several < 2:
-        return best
-    for k in range(first, last):
-        f = incident[k, 0]
-        if not areas[f] * np.float32(incident[k, 3]) * np.float32(sign) > ZERO:
-            continue
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        su, sv = slope_of(
-            screen[a, 0], screen[a, 1], screen[a, 2],
-            screen[b, 0], screen[b, 1], screen[b, 2],
-            screen[c, 0], screen[c, 1], screen[c, 2],
-        )  # fmt: skip
-        i, j = faces[f, incident[k, 1]], faces[f, incident[k, 2]]
-        du, dv = screen[j, 0] - screen[i, 0], screen[j, 1] - screen[i, 1]
-        # into the face, across the edge: the nearer face's q grows more there
-        slope = np.float32(sign) * (dv * -su + du * sv)
-        if slope > best_slope:
-            best, best_slope = k, slope
-    return best
 
 
 @kernel(F3, I2, F2, I1, I1, I1, I2, U1, INT, FLAG, I2, I1)

@@ -6,10 +6,9 @@ from math import ceil, floor
 
 import numpy as np
 
+from bodyfit.kernels.cpu_raster import FAR
 from bodyfit.kernels.cpu_visible import BESIDE_PX, inside_face
 from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, scalar
-
-FAR = np.float32(-3e38)
 
 
 @scalar

@@ -14,6 +14,8 @@ from bodyfit.kernels.cpu_raster import all_equal
 from bodyfit.render.camera import RenderCamera
 from bodyfit.render.checks import check_faces, check_uv_faces
 from bodyfit.render.cpu_raster import Scratch
+from bodyfit.render.extra import torch
+from bodyfit.render.layers import on_gpu
 from bodyfit.render.scene import Texture
 from bodyfit.render.topology import Topology, at_one_place, find_topology
 
@@ -41,7 +43,7 @@ class RenderContext:
         self._topology: Topology | None = None
         self._pairs = np.empty((0, 2), np.int64)
         self._together = np.empty(0, np.bool_)
-        self._given: tuple[Any, Any, int] = (None, None, -1)
+        self._given: tuple[Any, int, int, Any] = (None, -1, -1, None)
         self._uv_given: tuple[Any, Any, int, Any] = (None, None, -1, None)
         self._views: dict[Any, tuple[Camera, RenderCamera]] = {}
         self._gpus: dict[Any, Any] = {}
@@ -65,10 +67,21 @@ class RenderContext:
             gpu.room.check()
 
     def triangles(self, faces: Any, n_points: int) -> Any:
-        """Checked faces as an int32 array; the same object as in the last call is not looked at again."""
-        if self._given[0] is not faces or self._given[2] != n_points:
-            self._given = (faces, check_faces("faces", faces, n_points), n_points)
-        return self._given[1]
+        """Checked faces as an int32 array, the last call's own where they are the same.
+
+        A tensor of a CUDA device is read (which waits) only where it is another object than in the last call, or was
+        written to since.
+        """
+        there = isinstance(faces, torch.Tensor) and on_gpu(faces)
+        version = faces._version if there else -1
+        given = self._given
+        if there and given[0] is faces and given[1:3] == (version, n_points):
+            return given[3]
+        plain = check_faces("faces", faces, n_points)
+        # a copy: the caller may write new numbers into the same array
+        kept = given[3] if _same(given[3], plain) else plain.copy()
+        self._given = (faces if there else None, version, n_points, kept)
+        return self._given[3]
 
     def uv_triangles(self, texture: Texture, triangles: Any) -> Any:
         """The same for the rows of a texture's `uv` at the corners of these triangles."""
