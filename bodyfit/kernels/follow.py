@@ -42,6 +42,7 @@ def follow_labels(
     """
     h, w = drawn.shape
     masked, known = mask.shape[0] > 1, background.shape[0] > 1
+    floor_known = plane[0] != 0 or plane[1] != 0 or plane[2] != 0
     pitch = np.float32(2.0) / (fx + fy)
     n = 0
     for r in range(h):
@@ -57,9 +58,8 @@ def follow_labels(
             out_label[r, c] = CANDIDATE
             above = plane[0] * (np.float32(c) - cx) / fx * z + plane[1] * (np.float32(r) - cy) / fy * z
             above += plane[2] * z + plane[3]
-            if (plane[0] != 0 or plane[1] != 0 or plane[2] != 0) and above < rules[FLOOR]:
-                out_label[r, c] = BACKGROUND
-            elif known and background[v, u] > 0 and z > background[v, u] - rules[BEHIND] * z:
+            room = known and background[v, u] > 0 and z > background[v, u] - rules[BEHIND] * z
+            if room or (floor_known and above < rules[FLOOR]):
                 out_label[r, c] = BACKGROUND
             elif drawn[r, c] > 0 and abs(z - drawn[r, c]) < rules[SEED] and (not masked or mask[v, u]):
                 out_label[r, c] = PERSON
