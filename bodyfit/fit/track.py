@@ -11,26 +11,30 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import SEXES, BodyModel
 from bodyfit.errors import FrameError, InputError, PersonNotFoundError, SeveralPeopleError
-from bodyfit.fit.blas import one_blas_thread
+from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.config import CLOTHING, Clothing
 from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
 from bodyfit.fit.initialize import Shape, Starter
 from bodyfit.fit.joint import FitSetup, Instant, find_joint, garment_directions, prior_shape
 from bodyfit.fit.mesh import GARMENTS, Mesh, mesh_for
 from bodyfit.fit.online_shape import OnlineShape, held_mesh, joint_mesh
-from bodyfit.fit.pose_prior import pose_prior
+from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.view import depth_noise
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import Follower, follower_of
 from bodyfit.observe.observation import Observation, observe
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle, nearest_rotation
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 FRAME_S = 1 / 30
 LEAST_SEEN = 40
@@ -158,6 +162,8 @@ class Tracker:
         self._slow, self._quick = 0, 0
         self._count = 0
         self._gap = (float("inf"), 0.0)
+        self._blas: ThreadpoolController | None = None
+        self._known: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
 
     # what is asked for
 
@@ -175,7 +181,9 @@ class Tracker:
         started = time.perf_counter()
         times: dict[str, float] = {}
         told: list[str] = []
-        with one_blas_thread():
+        if self._blas is None:
+            self._blas = find_blas()
+        with one_blas_thread(self._blas):
             if self._lost or self._pose is None:
                 state, steps = self._search(frames, now, told, times)
             else:
@@ -209,7 +217,7 @@ class Tracker:
         free = min(c.shape_betas, S)
         follow = np.linalg.solve(shape.cov[:free, :free], shape.cov[:free, free:]).T
         rest = found_shape[free:S] - follow @ found_shape[:free]
-        self._mean, self._follow_matrix, self._rest = shape.mean, follow, rest
+        self._follow_matrix, self._rest = follow, rest
         self._joint = {
             level: joint_mesh(mesh_for(self.model, level, S, shape.mean, directions), shape.cov, free, rest)
             for level in {c.stage.level, c.regain.level}
@@ -224,19 +232,20 @@ class Tracker:
 
     def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The shape as known by now (S,) and its covariance (S, S)."""
+        prior = prior_shape(self.setup)
         if self.shape is None:
-            prior = prior_shape(self.setup)
             return prior.mean, prior.cov
+        if self._known is not None and self._known[0] == self.shape.version:
+            return self._known[1], self._known[2]
         free = self.shape.mesh.num_betas
         E = np.concatenate([np.eye(free), self._follow_matrix])
         x, cov = self.shape.x[:free], self.shape.cov[:free, :free]
-        betas = self._mean + E @ x
+        betas = prior.mean + E @ x
         betas[free:] += self._rest
-        prior = prior_shape(self.setup).cov
-        # what the first components leave open of the others
-        left = prior[free:, free:] - self._follow_matrix @ prior[:free, free:]
         out = E @ cov @ E.T
-        out[free:, free:] += left
+        # what the first components leave open of the others
+        out[free:, free:] += prior.cov[free:, free:] - self._follow_matrix @ prior.cov[:free, free:]
+        self._known = (self.shape.version, betas, out)
         return betas, out
 
     # one frame
@@ -367,7 +376,7 @@ class Tracker:
         assert self._pose is not None
         before = self._pose
         if now - self._good_time < 2.5 * FRAME_S:
-            turn = axis_angle_from_matrix(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations) / dt
+            turn = log_rotation(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations)[0] / dt
             self._velocity = (turn, (found.pose.transl - before.transl) / dt)
         else:
             self._velocity = None
@@ -526,7 +535,7 @@ class Tracker:
     ) -> TrackEstimate:
         betas, cov = self.betas()
         J = self.model.num_joints
-        pose = np.zeros((J, 3)) if self._pose is None else axis_angle_from_matrix(self._pose.rotations)
+        pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
         garments = {} if self.shape is None else {
             g: float(x) for g, x in zip(GARMENTS, self.shape.x[self.shape.mesh.num_betas :], strict=True)
