@@ -248,6 +248,12 @@ class Tracker:
         self._known = (self.shape.version, betas, out)
         return betas, out
 
+    def garments(self) -> dict[str, float]:
+        """Thickness by garment as known by now, metres."""
+        if self.shape is None:
+            return {}
+        return {g: float(x) for g, x in zip(GARMENTS, self.shape.x[self.shape.mesh.num_betas :], strict=True)}
+
     # one frame
 
     def _follow(
@@ -537,12 +543,9 @@ class Tracker:
         J = self.model.num_joints
         pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
-        garments = {} if self.shape is None else {
-            g: float(x) for g, x in zip(GARMENTS, self.shape.x[self.shape.mesh.num_betas :], strict=True)
-        }  # fmt: skip
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
-            self._joints(), garments, *self._gap, steps, self.shape is not None and self.shape.frozen, tuple(told),
+            self._joints(), self.garments(), *self._gap, steps, self.shape is not None and self.shape.frozen, tuple(told),
             times,
         )  # fmt: skip
 
