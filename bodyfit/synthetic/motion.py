@@ -13,7 +13,8 @@ from bodyfit.body.skeleton import SMPL_JOINTS
 from bodyfit.errors import InputError
 from bodyfit.synthetic.clothing import Clothing, dress, wear
 from bodyfit.synthetic.legs import legs_of
-from bodyfit.synthetic.movement import MOVERS, Body, Moved, plan_of
+from bodyfit.synthetic.everyday import MOVERS, plan_of
+from bodyfit.synthetic.movement import Body, Moved
 from bodyfit.synthetic.scene import Scene, place_camera, room
 from bodyfit.synthetic.sensor import SENSORS, SensorModel
 from bodyfit.synthetic.subject import Subject, make_subject, prior, sample_subject

@@ -8,7 +8,7 @@ pelvis rides as high as both legs allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +35,9 @@ def min_jerk(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x * x * x * (10 - 15 * x + 6 * x * x)
 
 
-def _ramp(t: NDArray[np.float64], begin: float, end: float) -> NDArray[np.float64]:
+def ramp(t: NDArray[np.float64], begin: float, end: float) -> NDArray[np.float64]:
+    """`min_jerk` from `begin` to `end`."""
     return min_jerk((t - begin) / (end - begin))
-
-
-def _cruise(t: NDArray[np.float64], begin: float, end: float, ease: float) -> NDArray[np.float64]:
-    """Distance travelled at unit speed from `begin` to `end`, speeding up and slowing down within `ease` seconds."""
-    speed = _ramp(t, begin, begin + ease) * (1 - _ramp(t, end - ease, end))
-    step = np.diff(t, prepend=t[0])
-    return np.cumsum(step * (speed + np.concatenate([speed[:1], speed[:-1]])) / 2)
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,7 @@ class Plan:
     Attributes:
         place: (T, 2) the pelvis over the floor; yaw: (T,) heading.
         dip: (T,) metres below the highest that the legs allow.
+        leap: (T,) metres of both feet and the pelvis above the floor.
         tilt: (T, 3) radians of the pelvis about its own x (forward bend), y and z.
         euler: (T, 24, 3) degrees of all joints but pelvis and legs.
         steps: in the order of time.
@@ -78,6 +73,7 @@ class Plan:
     place: NDArray[np.float64]
     yaw: NDArray[np.float64]
     dip: NDArray[np.float64]
+    leap: NDArray[np.float64]
     tilt: NDArray[np.float64]
     euler: NDArray[np.float64]
     steps: list[Step]
@@ -90,7 +86,7 @@ class Plan:
         """Nothing moves."""
         t = np.arange(-LEAD_S, seconds + LEAD_S, 1 / RATE_HZ)
         n = len(t)
-        return Plan(t, np.zeros((n, 2)), np.zeros(n), np.zeros(n), np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
+        return Plan(t, np.zeros((n, 2)), *np.zeros((3, n)), np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
 
     def foot(self, side: int) -> FootTrack:
         """The track of one foot."""
@@ -116,12 +112,12 @@ class Plan:
             inside = np.clip(u, 0, 1)
             lift += step.height_m * 64 * (inside * (1 - inside)) ** 3
             ball += step.heel_rise_rad * (
-                _ramp(t, step.leaves_s - step.roll_s, step.leaves_s + 0.15 * span)
-                - _ramp(t, step.leaves_s + 0.15 * span, step.leaves_s + 0.75 * span)
+                ramp(t, step.leaves_s - step.roll_s, step.leaves_s + 0.15 * span)
+                - ramp(t, step.leaves_s + 0.15 * span, step.leaves_s + 0.75 * span)
             )
             heel += step.toe_rise_rad * (
-                _ramp(t, step.leaves_s + 0.45 * span, step.lands_s - 0.02)
-                - _ramp(t, step.lands_s - 0.02, step.lands_s + step.roll_s)
+                ramp(t, step.leaves_s + 0.45 * span, step.lands_s - 0.02)
+                - ramp(t, step.lands_s - 0.02, step.lands_s + step.roll_s)
             )
             planted &= (u <= 0) | (u >= 1)
             place, yaw = to, to_yaw
@@ -193,7 +189,7 @@ class Attitudes:
         """(T, 24, 3) degrees."""
         out, last = np.tile(self.base, (len(t), 1, 1)), self.base
         for at_s, within_s, euler in sorted(self.keys, key=lambda k: k[0]):
-            out += _ramp(t, at_s, at_s + within_s)[:, None, None] * (euler - last)
+            out += ramp(t, at_s, at_s + within_s)[:, None, None] * (euler - last)
             last = euler
         return out
 
@@ -205,160 +201,6 @@ def _nearest_euler(R: NDArray[np.float64], near: NDArray[np.float64]) -> NDArray
     second = np.array([first[0] + np.pi, np.pi - y, first[2] + np.pi])
     options = [np.degrees(o) + 360 * np.round((near - np.degrees(o)) / 360) for o in (first, second)]
     return min(options, key=lambda o: float(np.abs(o - near).sum()))
-
-
-# --- the movements
-
-
-def _turn_walk(
-    plan: Plan, path: NDArray[np.float64], step_m: float, rng: np.random.Generator, body: Body, lively: float
-) -> None:
-    """Steps and swinging limbs for a path whose length (T,) in metres is given; place and yaw are there already."""
-    t, L = plan.t, step_m
-    moving = np.gradient(path, t)
-    count = int(np.floor(path[-1] / L))
-
-    def when(s: float) -> float:
-        return float(np.interp(s, path, t))
-
-    # the length is flat where the person stands: read it where it grows
-    grow = path > 1e-4
-    begin = float(t[np.argmax(grow)]) if grow.any() else 0.0
-    done = path < path[-1] - 1e-4
-    end = float(t[len(t) - 1 - np.argmax(done[::-1])])
-    first = int(rng.integers(2))
-    for k in range(1, count + 2):
-        s = min(k * L, path[-1])
-        leaves = when((k - 2 + 0.62) * L) if k > 1 else begin
-        lands = when((k - 0.62) * L) if (k - 0.62) * L < path[-1] else end
-        if k > 1 and (k - 2 + 0.62) * L >= path[-1]:
-            break
-        lands = max(lands, leaves + 0.25)
-        slow = float(np.interp((leaves + lands) / 2, t, moving)) / 1.0
-        plan.steps.append(
-            Step((first + k) % 2, leaves, lands, when(s) if s < path[-1] else end, 0.05 + 0.03 * min(slow, 1.0),
-                 0.15 + 0.35 * min(slow, 1.0), 0.28 * min(slow, 1.0))
-        )  # fmt: skip
-    swing = _ramp(moving, 0.05, 0.6)[:, None] * lively
-    # at phase 0 the foot of number `first` has its middle of stance
-    phase = np.pi * path / L
-    sign = 1.0 if first == 0 else -1.0
-    beat = sign * np.sin(phase)[:, None]  # +1: half a step after the first foot's stance, the right leg ahead if left
-    swing = swing[:, 0]
-    beat = beat[:, 0]
-    e = plan.euler
-    for side, s in (("left", 1.0), ("right", -1.0)):
-        fore = s * beat * swing  # > 0: this arm ahead, the other leg is
-        e[:, _J[f"{side}_shoulder"], 1] -= s * 20 * fore
-        e[:, _J[f"{side}_elbow"], 1] -= s * (8 * swing + 9 * fore * 1.0)
-    e[:, _J["spine1"], 1] -= 3 * beat * swing
-    e[:, _J["spine2"], 1] -= 4 * beat * swing
-    e[:, _J["spine1"], 0] += 2.5 * swing
-    plan.tilt[:, 1] += np.radians(4) * beat * swing
-    plan.tilt[:, 2] += sign * np.radians(2.5) * np.cos(phase) * swing
-    plan.tilt[:, 0] += np.radians(2) * swing
-    # the weight goes over the standing foot
-    side_way = np.stack([-np.sin(plan.yaw), np.cos(plan.yaw)], 1)
-    plan.place += (sign * 0.022 * np.cos(phase) * swing)[:, None] * side_way
-
-
-def _walk(plan: Plan, arms: Attitudes, rng: np.random.Generator, body: Body, seconds: float) -> None:
-    """Round and round in an arc: the person stays in view and shows all sides."""
-    radius, sign = rng.uniform(0.6, 0.8), rng.choice([-1.0, 1.0])
-    speed = rng.uniform(0.65, 0.95)
-    stands = rng.random() < 0.5
-    begin = 0.3 if stands else -LEAD_S + 0.1
-    path = speed * _cruise(plan.t, begin, seconds + LEAD_S, 0.9)
-    angle = sign * path / radius
-    angle = angle + rng.uniform(-np.pi, np.pi) - np.interp(0.0, plan.t, angle)
-    plan.place += radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    plan.yaw += angle + sign * np.pi / 2
-    plan.half_width = float(abs(body.legs[0].hip[0]) * rng.uniform(0.7, 1.0))
-    _turn_walk(plan, path, 0.36 + 0.22 * speed, rng, body, rng.uniform(0.8, 1.2))
-
-
-def _turn(plan: Plan, arms: Attitudes, rng: np.random.Generator, body: Body, seconds: float) -> None:
-    """On the spot by small steps, now to one side, now to the other."""
-    at, yaw, side = 0.2, 0.0, int(rng.integers(2))
-    while at < seconds:
-        angle, pause = rng.choice([-1.0, 1.0]) * rng.uniform(0.8, 3.2), rng.uniform(0.3, 1.0)
-        if abs(yaw + angle) > 3.3:
-            angle = -angle
-        beats = max(2, int(np.ceil(abs(angle) / 0.55)))
-        beat = rng.uniform(0.46, 0.6)
-        last = at + beats * beat
-        plan.yaw += angle * _ramp(plan.t, at, last)
-        plan.euler[:, _J["head"], 1] += (
-            np.degrees(angle) * 0.08 * (_ramp(plan.t, at - 0.15, at + 0.3) - _ramp(plan.t, last - 0.4, last + 0.1))
-        )
-        side = 0 if angle > 0 else 1  # the inner foot goes first
-        for k in range(beats + 1):
-            leaves = at + (k - 0.2) * beat
-            mid = min(leaves + 1.4 * beat, last + 0.1)
-            plan.steps.append(Step(side, leaves, leaves + 0.75 * beat, mid, 0.05, 0.2, 0.0, 0.12))
-            side = 1 - side
-        yaw += angle
-        at = last + beat + pause
-
-
-def _sway(plan: Plan, rng: np.random.Generator) -> None:
-    """Nobody stands still: slow drifts of a few millimetres and degrees."""
-    t = plan.t
-    for k in range(2):
-        for _ in range(2):
-            plan.place[:, k] += rng.uniform(0.001, 0.004) * np.sin(2 * np.pi * rng.uniform(0.1, 0.45) * t + rng.uniform(0, 6.3))
-    for name in SMPL_JOINTS:
-        if name == "pelvis" or name.endswith(("hip", "knee", "ankle", "foot")):
-            continue
-        size = 0.4 if name.startswith("spine") else 1.0
-        for k in range(3):
-            wave = np.sin(2 * np.pi * rng.uniform(0.15, 0.6) * t + rng.uniform(0, 6.3))
-            plan.euler[:, _J[name], k] += size * rng.normal(0, 1.0) * wave
-
-
-def _reach(plan: Plan, arms: Attitudes, rng: np.random.Generator, body: Body, seconds: float) -> None:
-    """An arm goes up, ahead, across or to the side and comes back; the trunk goes with it."""
-    at = rng.uniform(0.1, 0.5)
-    while at < seconds:
-        side, s = (("left", 1.0), ("right", -1.0))[int(rng.integers(2))]
-        kind = int(rng.integers(4))
-        shoulder: Euler = (
-            (-20, -70, 55), (-8, -80, -5), (10, -112, -12), (-5, -10, 8),
-        )[kind]  # fmt: skip
-        x, y, z = shoulder
-        to = {
-            f"{side}_shoulder": (x + rng.normal(0, 6), s * (y + rng.normal(0, 8)), s * (z + rng.normal(0, 8))),
-            f"{side}_elbow": (0.0, -s * rng.uniform(4, 45), 0.0),
-            f"{side}_wrist": (rng.normal(0, 20), 0.0, s * rng.normal(0, 12)),
-            f"{side}_collar": (0.0, -s * 6.0, s * (12.0 if kind == 0 else 3.0)),
-            "spine2": (rng.uniform(0, 6), -s * (8.0 if kind == 2 else 3.0), 0.0),
-            "spine3": (0.0, -s * 4.0, 0.0),
-            "head": (-8.0 if kind == 0 else 3.0, s * rng.uniform(0, 14), 0.0),
-        }
-        within, hold = rng.uniform(0.7, 1.2), rng.uniform(0.15, 0.6)
-        arms.take(at, within, to)
-        lean = np.radians(rng.uniform(0, 7))
-        plan.tilt[:, 0] += lean * (_ramp(plan.t, at, at + within) - _ramp(plan.t, at + within + hold, at + 2 * within + hold))
-        at += within + hold
-        if rng.random() < 0.6:
-            arms.rest(at, within)
-            at += within + rng.uniform(0.1, 0.4)
-
-
-Mover = Callable[[Plan, Attitudes, np.random.Generator, Body, float], None]
-MOVERS: dict[str, Mover] = {"walk": _walk, "turn": _turn, "reach": _reach}
-
-
-def plan_of(name: str, rng: np.random.Generator, body: Body, seconds: float) -> Plan:
-    """A movement's plan, feet and pelvis about the origin, looking along +x in the mean or at the start."""
-    plan = Plan.still(seconds)
-    plan.half_width = float(abs(body.legs[0].hip[0]) * rng.uniform(0.9, 1.35))
-    arms_rng, sway_rng, move_rng = rng.spawn(3)
-    arms = Attitudes(body, arms_rng)
-    MOVERS[name](plan, arms, move_rng, body, seconds)
-    _sway(plan, sway_rng)
-    plan.euler += arms.at(plan.t)
-    return plan
 
 
 # --- from plans to poses
@@ -377,15 +219,18 @@ class Moved:
         self.body = body
         self.feet = [plan.foot(side) for side in (0, 1)]
         pelvis = upright(plan.yaw) @ matrix_from_axis_angle(plan.tilt)
+        # in the air the toes hang
+        hang = np.minimum(plan.leap * 4.0, 0.5)
         room = np.minimum(*(highest_pelvis(leg, f, plan.place, pelvis) for leg, f in zip(body.legs, self.feet, strict=True)))
         # the mean of least values around: nowhere above what the legs allow
         half = int(0.14 * RATE_HZ)
         high = gaussian_filter1d(minimum_filter1d(room, 2 * half + 1), 0.07 * RATE_HZ, radius=half, mode="nearest")
-        channels = [plan.place, plan.yaw[:, None], (high - plan.dip)[:, None], plan.tilt, plan.euler.reshape(len(plan.t), -1)]
+        channels = [plan.place, plan.yaw[:, None], (high - plan.dip + plan.leap)[:, None], plan.tilt, plan.euler.reshape(len(plan.t), -1)]
         for f in self.feet:
-            channels += [f.place, *(a[:, None] for a in (f.yaw, f.lift, f.over_ball, f.over_heel))]
+            channels += [f.place, *(a[:, None] for a in (f.yaw, f.lift + plan.leap, f.over_ball + hang, f.over_heel))]
         self._splines = CubicSpline(plan.t, np.concatenate(channels, 1))
         self._t = plan.t
+        self._planted = np.stack([f.planted & (plan.leap == 0) for f in self.feet], 1)
 
     def at(self, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Poses (T, 24, 3) axis-angle, the pelvis joint's places (T, 3) metres, and which feet (T, 2) are pinned."""
@@ -399,7 +244,7 @@ class Moved:
         row = np.clip(np.searchsorted(self._t, times), 0, len(self._t) - 1)
         for k, (leg, side) in enumerate(zip(self.body.legs, SIDES, strict=True)):
             y = x[:, 79 + 6 * k : 85 + 6 * k]
-            planted[:, k] = self.feet[k].planted[row]
+            planted[:, k] = self._planted[row, k]
             foot = FootTrack(y[:, :2], y[:, 2], np.maximum(y[:, 3], 0), y[:, 4], y[:, 5], planted[:, k])
             for joint, value in zip(("hip", "knee", "ankle", "foot"), solve_leg(leg, foot, root, pelvis), strict=True):
                 R[:, _J[f"{side}_{joint}"]] = value
