@@ -135,7 +135,7 @@ def film(
 ) -> Take:
     """Films a dressed subject in given poses (J, 3) with feet on the floor, the root above places (T, 2) metres."""
     views = [
-        _View(s, T, scene, rng.spawn(1)[0], color, color_stride) for s, T in zip(sensors, T_world_depth, strict=True)
+        SensorView(s, T, scene, rng.spawn(1)[0], color, color_stride) for s, T in zip(sensors, T_world_depth, strict=True)
     ]
     instants = []
     for t, (pose, place) in enumerate(zip(poses, places, strict=True)):
@@ -166,7 +166,7 @@ def full_pose(model: BodyModel, pose: NDArray[np.float64]) -> NDArray[np.float64
     return out
 
 
-class _View:
+class SensorView:
     """One sensor in its place: what it sees of the empty room is worked out once."""
 
     def __init__(
