@@ -1,9 +1,9 @@
 """Everyday movements as plans: where the pelvis goes, where and when each foot steps, what trunk and arms do.
 
 Between two attitudes a joint moves by the minimum-jerk law (Flash and Hogan, J. Neurosci. 5, 1985), of which velocity
-and acceleration are continuous. A plan is laid out at `RATE_HZ` and read in between by cubic splines, so that all joints
-move with continuous acceleration at any frame rate. Feet are put down and pinned; the legs follow (`legs.solve_leg`),
-and the pelvis rides as high as both legs allow.
+and acceleration are continuous. A plan is laid out at `RATE_HZ` and read in between by cubic splines, so that all
+joints move with continuous acceleration at any frame rate. Feet are put down and pinned; the legs follow
+(`legs.solve_leg`), and the pelvis rides as high as both legs allow.
 """
 
 from __future__ import annotations
