@@ -119,10 +119,11 @@ class ColorView:
             part *= (1 - np.float32(0.55) * shadow)[..., None]
             normals = np.empty_like(cam)
             vertex_normals(np.ascontiguousarray(surface_world - surface_world.mean(0), np.float32), faces, normals)
+            fx, fy, cx, cy = (np.float32(x) for x in (camera.fx, camera.fy, camera.cx, camera.cy))
+            ambient, sky = np.float32(self.light.ambient), np.float32(self.light.sky)
             paint(
-                cam, normals, faces, raster.face, shown, texture.albedo, texture.side, self.light.lamps,
-                np.float32(self.light.ambient), np.float32(self.light.sky),
-                *(np.float32(x) for x in (camera.fx, camera.fy, camera.cx, camera.cy)), r0, c0, part,
+                cam, normals, faces, raster.face, shown, texture.albedo, texture.side, self.light.lamps, ambient, sky,
+                fx, fy, cx, cy, r0, c0, part,
             )  # fmt: skip
             if fine == 2:
                 part = cv2.GaussianBlur(part, (3, 3), 0)

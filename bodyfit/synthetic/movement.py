@@ -86,7 +86,8 @@ class Plan:
         """Nothing moves."""
         t = np.arange(-LEAD_S, seconds + LEAD_S, 1 / RATE_HZ)
         n = len(t)
-        return Plan(t, np.zeros((n, 2)), *np.zeros((3, n)), np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
+        yaw, dip, leap = np.zeros((3, n))
+        return Plan(t, np.zeros((n, 2)), yaw, dip, leap, np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
 
     def foot(self, side: int) -> FootTrack:
         """The track of one foot."""

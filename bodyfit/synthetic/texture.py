@@ -96,7 +96,8 @@ def _noise(
     length = np.exp(rng.uniform(np.log(shortest), np.log(longest), waves))
     direction *= 2 * np.pi / (length * np.linalg.norm(direction, axis=0))
     phase = rng.uniform(0, 2 * np.pi, waves)
-    return np.sin(points @ direction.astype(np.float32) + phase.astype(np.float32)).sum(-1) / np.float32(np.sqrt(waves))
+    wave = np.sin(points @ direction.astype(np.float32) + phase.astype(np.float32))
+    return (wave.sum(-1) / np.sqrt(waves)).astype(np.float32)
 
 
 def _mix(ground: NDArray[np.float32], share: NDArray[np.floating], rgb: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -185,7 +186,7 @@ def _freckles(
         near = np.nonzero(((middle - place) ** 2).sum(1) < (r + 0.03) ** 2)[0]
         gap = np.sqrt(((p[near] - place) ** 2).sum(-1))
         dark[near] = np.maximum(dark[near], np.clip(1.5 - gap / r, 0, 1))
-    return ground * (1 - 0.6 * dark * bare)[..., None]
+    return (ground * (1 - 0.6 * dark * bare)[..., None]).astype(np.float32)
 
 
 def _face(
@@ -223,4 +224,4 @@ def _face(
         brow = np.abs(p[..., 1] - y - 0.020 + 8 * (p[..., 0] - x) ** 2) < 0.0035
         ground = _mix(ground, 0.8 * front * brow * (np.abs(p[..., 0] - x) < 0.02), dark)
     lips = ((p[..., 0] / 0.024) ** 2 + ((p[..., 1] - line) / 0.008) ** 2) < 1
-    return ground * (1 - (front * lips)[..., None] * np.array([0.15, 0.45, 0.4], np.float32))
+    return (ground * (1 - (front * lips)[..., None] * np.array([0.15, 0.45, 0.4]))).astype(np.float32)
