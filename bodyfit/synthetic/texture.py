@@ -102,7 +102,7 @@ def _noise(
 
 def _mix(ground: NDArray[np.float32], share: NDArray[np.floating], rgb: NDArray[np.floating]) -> NDArray[np.float32]:
     s = np.asarray(share, np.float32)[..., None]
-    return ground * (1 - s) + np.asarray(rgb, np.float32) * s
+    return (ground * (1 - s) + rgb * s).astype(np.float32)
 
 
 def _other(rng: np.random.Generator) -> NDArray[np.float64]:
