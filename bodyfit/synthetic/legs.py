@@ -1,8 +1,8 @@
 """Legs that stand where they are told: two-bone inverse kinematics, and feet that roll from the heel over the ball.
 
 A foot is placed by its ankle's place over the floor with the sole flat, its heading, how high it is lifted, and two
-turns: the heel raised about the ball (the toes stay on the floor) and the toes raised about the heel. All functions take
-whole clips at once and are smooth wherever their arguments are, as long as no leg is stretched.
+turns: the heel raised about the ball (the toes stay on the floor) and the toes raised about the heel. All functions
+take whole clips at once and are smooth wherever their arguments are, as long as no leg is stretched.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Leg:
     """One leg at rest, metres in the model's axes (x left, y up, z front).
 
     Attributes:
-        hip: (3,) hip from the pelvis joint; thigh, shin (3,): the bones; lateral: (3,) unused axis, always x.
-        sole: (3,) from the ankle to the floor below it.
+        hip: (3,) hip from the pelvis joint; thigh, shin (3,): the bones.
+        ankle_height: of the ankle over the sole.
         ball, heel: (3,) from the ankle to the points about which the foot rolls.
         joints: numbers of hip, knee, ankle and foot.
     """
@@ -49,10 +49,10 @@ class Leg:
 
 @dataclass(frozen=True)
 class FootTrack:
-    """One foot over T times: ankle's place over the floor (T, 2) metres, heading (T,), lift (T,) metres and rolls (T,).
+    """One foot over T times: the ankle's place over the floor (T, 2), heading (T,), lift (T,) and rolls (T,).
 
-    `over_ball` >= 0 raises the heel about the ball, `over_heel` >= 0 the toes about the heel, radians; `planted` (T,) is
-    True where ball or heel is on the floor and does not move.
+    `over_ball` >= 0 raises the heel about the ball, `over_heel` >= 0 the toes about the heel, radians; `planted` (T,)
+    is True where ball or heel is on the floor and does not move.
     """
 
     place: NDArray[np.float64]
@@ -76,21 +76,16 @@ def legs_of(model: BodyModel, subject: Subject, surface: NDArray[np.float64]) ->
         height = float(rest[ankle, 1] - floor)
         sole = of_foot[of_foot[:, 1] < floor + 0.025]
         heel = np.array([0.0, -height, min(float(sole[:, 2].min() - rest[ankle, 2]) + 0.012, -0.01)])
-        legs.append(
-            Leg(
-                rest[hip] - rest[0], rest[knee] - rest[hip], rest[ankle] - rest[knee], height, rest[foot] - rest[ankle],
-                heel, (hip, knee, ankle, foot),
-            )  # fmt: skip
-        )
+        thigh, shin = rest[knee] - rest[hip], rest[ankle] - rest[knee]
+        ball = rest[foot] - rest[ankle]
+        legs.append(Leg(rest[hip] - rest[0], thigh, shin, height, ball, heel, (hip, knee, ankle, foot)))
     return legs[0], legs[1]
 
 
 def upright(yaw: NDArray[np.float64]) -> NDArray[np.float64]:
     """(T, 3, 3) from the model's axes to a world with z up for headings (T,); yaw 0 looks along +x."""
     c, s, zero, one = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw), np.ones_like(yaw)
-    return np.stack(
-        [np.stack([-s, zero, c], -1), np.stack([c, zero, s], -1), np.stack([zero, one, zero], -1)], -2
-    )
+    return np.stack([np.stack([-s, zero, c], -1), np.stack([c, zero, s], -1), np.stack([zero, one, zero], -1)], -2)
 
 
 def _about_x(angle: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,7 +137,9 @@ def solve_leg(
     reach = b1 + knee @ b2
     sideways = np.array([1.0, 0.0, 0.0])
     foot_side = (inverse @ upright(foot.yaw) @ sideways[:, None])[..., 0]
-    hip = _frame(target, foot_side + sideways) @ np.swapaxes(_frame(reach, np.broadcast_to(sideways, reach.shape)), 1, 2)
+    hip = _frame(target, foot_side + sideways) @ np.swapaxes(
+        _frame(reach, np.broadcast_to(sideways, reach.shape)), 1, 2
+    )
     above = pelvis @ hip @ knee
     return hip, knee, np.swapaxes(above, 1, 2) @ orientation, _about_x(-foot.over_ball)
 

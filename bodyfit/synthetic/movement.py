@@ -1,9 +1,9 @@
 """Everyday movements as plans: where the pelvis goes, where and when each foot steps, what trunk and arms do.
 
-Between two attitudes a joint moves by the minimum-jerk law (Flash and Hogan, J. Neurosci. 5, 1985), of which velocity and
-acceleration are continuous. A plan is laid out at `RATE_HZ` and read in between by cubic splines, so that all joints move
-with continuous acceleration at any frame rate. Feet are put down and pinned; the legs follow (`legs.solve_leg`), and the
-pelvis rides as high as both legs allow.
+Between two attitudes a joint moves by the minimum-jerk law (Flash and Hogan, J. Neurosci. 5, 1985), of which velocity
+and acceleration are continuous. A plan is laid out at `RATE_HZ` and read in between by cubic splines, so that all
+joints move with continuous acceleration at any frame rate. Feet are put down and pinned; the legs follow
+(`legs.solve_leg`), and the pelvis rides as high as both legs allow.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Plan:
         """Nothing moves."""
         t = np.arange(-LEAD_S, seconds + LEAD_S, 1 / RATE_HZ)
         n = len(t)
-        return Plan(t, np.zeros((n, 2)), *np.zeros((3, n)), np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
+        yaw, dip, leap = np.zeros((3, n))
+        return Plan(t, np.zeros((n, 2)), yaw, dip, leap, np.zeros((n, 3)), np.zeros((n, 24, 3)), [])
 
     def foot(self, side: int) -> FootTrack:
         """The track of one foot."""
@@ -221,11 +222,19 @@ class Moved:
         pelvis = upright(plan.yaw) @ matrix_from_axis_angle(plan.tilt)
         # in the air the toes hang
         hang = np.minimum(plan.leap * 4.0, 0.5)
-        room = np.minimum(*(highest_pelvis(leg, f, plan.place, pelvis) for leg, f in zip(body.legs, self.feet, strict=True)))
+        room = np.minimum(
+            *(highest_pelvis(leg, f, plan.place, pelvis) for leg, f in zip(body.legs, self.feet, strict=True))
+        )
         # the mean of least values around: nowhere above what the legs allow
         half = int(0.14 * RATE_HZ)
         high = gaussian_filter1d(minimum_filter1d(room, 2 * half + 1), 0.07 * RATE_HZ, radius=half, mode="nearest")
-        channels = [plan.place, plan.yaw[:, None], (high - plan.dip + plan.leap)[:, None], plan.tilt, plan.euler.reshape(len(plan.t), -1)]
+        channels = [
+            plan.place,
+            plan.yaw[:, None],
+            (high - plan.dip + plan.leap)[:, None],
+            plan.tilt,
+            plan.euler.reshape(len(plan.t), -1),
+        ]
         for f in self.feet:
             channels += [f.place, *(a[:, None] for a in (f.yaw, f.lift + plan.leap, f.over_ball + hang, f.over_heel))]
         self._splines = CubicSpline(plan.t, np.concatenate(channels, 1))
@@ -249,4 +258,3 @@ class Moved:
             for joint, value in zip(("hip", "knee", "ankle", "foot"), solve_leg(leg, foot, root, pelvis), strict=True):
                 R[:, _J[f"{side}_{joint}"]] = value
         return axis_angle_from_matrix(R), root, planted
-
