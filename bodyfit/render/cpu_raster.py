@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.kernels import cpu_edges, cpu_layers, cpu_shade, cpu_visible
+from bodyfit.kernels import cpu_draw, cpu_edges, cpu_layers, cpu_shade, cpu_visible
 from bodyfit.kernels import cpu_raster as kernels
 from bodyfit.kernels.cpu_shade import Light, Surface
 from bodyfit.render.topology import Topology
@@ -95,22 +95,12 @@ class CpuRaster:
         self.depth = np.empty((n_batch, *size), self.dtype)
 
         def draw(b: int) -> None:
-            kernels.project_points(points[b], intrinsics[b], perspective, self.screen[b])
-            boxes = scratch.take((len(mesh.faces), 5), np.int32)
-            n_fronts, n_backs = kernels.find_boxes(
-                self.screen[b], mesh.faces, samples, *fine, self.areas[b], boxes, self.reach[b]
-            )
-            backs_seen = kernels.draw(
-                self.screen[b], mesh.faces, boxes, n_fronts, n_backs, samples, self.reach[b], self.nearest[b],
-                self.ids[b],
+            backs = scratch.take((len(mesh.faces) + 1, 5), np.int32)
+            self._sign_seen[b] = cpu_draw.draw_image(
+                points[b], intrinsics[b], mesh.faces, samples, perspective, self.screen[b], self.reach[b],
+                self.areas[b], backs, self.nearest[b], self.ids[b], self.alpha[b], self.depth[b],
             )  # fmt: skip
-            scratch.give(boxes)
-            if backs_seen or not n_fronts:
-                self._sign_seen[b] = kernels.sign_seen(self.areas[b], self.ids[b], self.reach[b])
-            else:
-                # one of them is nearest wherever it has a sample; with none, nothing is known
-                self._sign_seen[b] = -int(kernels.any_seen(self.ids[b], self.reach[b]))
-            kernels.cover(self.nearest[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b])
+            scratch.give(backs)
 
         self._each(draw)
 
