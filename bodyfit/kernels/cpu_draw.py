@@ -13,8 +13,6 @@ from bodyfit.kernels.scalar import HALF, ONE, ZERO, signed_area
 
 FACES_AT_ONCE = 256
 """faces whose corners lie side by side, as many as stay in the fastest memory"""
-LANES = 4
-"""samples of a row that are tested together: most of a body's triangles are narrower"""
 
 
 @kernel
@@ -128,23 +126,6 @@ def draw(screen, faces, samples, reach, areas, backs, nearest, ids):
             lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
             lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
             qb, qc = qb - qa, qc - qa
-            if c1 - c0 <= np.uintp(LANES) and width >= LANES:
-                # as many samples as there are lanes, all in the image: what lies beside the triangle fails its test
-                start = min(c0, np.uintp(width - LANES))
-                for r in range(r0, r1):
-                    dv = np.float32(np.int32(r)) - va
-                    lb_row, lc_row = dv * lb_dv, dv * lc_dv
-                    for i in range(LANES):
-                        col = start + np.uintp(i)
-                        du = np.float32(np.int32(col)) - ua
-                        lb = du * lb_du + lb_row
-                        lc = du * lc_du + lc_row
-                        q = qa + lb * qb + lc * qc
-                        old, who = nearest[r, col], ids[r, col]
-                        hit = (min(lb, lc, ONE - lb - lc) >= -OVERLAP) & (q > old)
-                        nearest[r, col] = q if hit else old
-                        ids[r, col] = f if hit else who
-                continue
             for r in range(r0, r1):
                 dv = np.float32(np.int32(r)) - va
                 lb_row, lc_row = dv * lb_dv, dv * lc_dv
