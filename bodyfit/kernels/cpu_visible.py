@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+from numba.cpython.unsafe.numbers import trailing_zeros
 
 from bodyfit.kernels.cpu_edges import NONE, SHORTEST_CUT_PX
 from bodyfit.kernels.cpu_raster import FAR, kernel
@@ -20,72 +21,123 @@ BESIDE_PX = np.float32(1e-4)
 # What is nearer than an edge by less than this share of its depth does not hide it.
 SAME_DEPTH = np.float32(1e-5)
 COVERS = np.float32(-1e-7)
+FACES_AT_ONCE = 256
 
 
 @kernel
-def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, candidates, chosen, planes, lengths, firsts, links):
+def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, chosen, planes, lengths, firsts):
     """Lists of the faces whose bounding boxes meet each numbered pixel.
 
-    signs (F,) as of face_signs; only: leave out faces of another sign than this; 0: none. Fills chosen (F + 1,) with
-    the faces in any list; planes (F, 9), of each of these: u, v, q of the first corner and how the weights of the
-    second and third and q change per pixel. firsts (n_slots,), which comes -1, is where a pixel's list begins in links
-    (N, 2) = next row or -1, place in `chosen`; lengths (n_slots,), which comes 0, is how long it is. candidates (F +
-    1,) is scratch. Returns the number of links, also where they did not fit: the caller then brings more.
+    signs (F,) as of face_signs; only: leave out faces of another sign than this; 0: none. slots (H, W) has the pixels'
+    numbers, bits their bits, as of cut_edges. Fills chosen (F + 1,) with the faces in any list; planes (F + 1, 9), of
+    each of these: u, v, q of the first corner and how the weights of the second and third and q change per pixel.
+    Returns the lists (N,), places in `chosen`: a pixel's is lengths (n_slots,) long and begins at firsts (n_slots,).
     """
     height, width = slots.shape
     one, rest, six, all_bits = np.uint64(1), np.uint64(63), np.uint64(6), ~np.uint64(0)
+    four, fifteen = np.uint64(4), np.uint64(15)
     wanted = np.uint8(3) if only == 0 else (np.uint8(1) if only > 0 else np.uint8(2))
-    # Without branches: what is no candidate is overwritten by the next. Half of a body's faces look away.
-    n_candidates = np.uintp(0)
-    for f in range(faces.shape[0]):
-        candidates[n_candidates] = f
-        n_candidates += np.uintp((signs[f] & wanted) != 0)
     right, bottom = np.float32(width - 1), np.float32(height - 1)
     half = HALF + TWO * BESIDE_PX  # with room for the points beside the edges
+    lengths[:] = 0
+    links = np.empty((8 * faces.shape[0] + 1024, 2), np.int32)  # pixel and place in `chosen`
+    candidates = np.empty(FACES_AT_ONCE + 1, np.int32)
+    boxes = np.empty((4, FACES_AT_ONCE), np.int32)
+    corners = np.empty((6, FACES_AT_ONCE), screen.dtype)
     n, n_chosen = 0, np.uintp(0)
-    for k in range(n_candidates):
-        f = np.uintp(candidates[k])
-        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        ua, va, ub, vb, uc, vc = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
-        u0, v0 = min(ua, ub, uc) + (ONE - half), min(va, vb, vc) + (ONE - half)
-        u1, v1 = max(ua, ub, uc) + half, max(va, vb, vc) + half
-        if (u1 < ZERO) | (v1 < ZERO) | (u0 > right + ONE) | (v0 > bottom + ONE):
-            continue
-        c0, r0 = np.int32(max(u0, ZERO)), np.int32(max(v0, ZERO))
-        c1, r1 = np.int32(min(u1, right)), np.int32(min(v1, bottom))
-        chosen[n_chosen] = f
-        before = n
-        for r in range(np.uintp(r0), np.uintp(r1 + 1)):
-            for start in range(c0, c1 + 1, 64):
-                # the numbered pixels among up to 64 from here on, a bit each
-                word, shift = np.uint64(start) >> six, np.uint64(start) & rest
-                found = (bits[r, word] >> shift) | ((bits[r, word + one] << (rest - shift)) << one)
-                found &= all_bits >> (rest - np.uint64(min(c1 - start, 63)))
-                col = np.uint64(start)
-                while found != np.uint64(0):
-                    if found & one:
-                        slot = np.uintp(slots[r, col])
-                        if n < links.shape[0]:
-                            links[n, 0], links[n, 1] = firsts[slot], n_chosen
-                            firsts[slot] = n
-                            lengths[slot] += np.int32(1)
-                        n += 1
-                    found >>= one
-                    col += one
-        n_chosen += np.uintp(n > before)
-    for k in range(n_chosen):
-        f = np.uintp(chosen[k])
-        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        ua, va, ub, vb, uc, vc = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
-        inv = ONE / areas[f]
-        lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
-        lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
-        qa = screen[a, 2]
-        qb, qc = screen[b, 2] - qa, screen[c, 2] - qa
-        planes[k, 0], planes[k, 1], planes[k, 2] = ua, va, qa
-        planes[k, 3], planes[k, 4], planes[k, 5], planes[k, 6] = lb_du, lb_dv, lc_du, lc_dv
-        planes[k, 7], planes[k, 8] = qb * lb_du + qc * lc_du, qb * lb_dv + qc * lc_dv
-    return n
+    for first in range(0, faces.shape[0], FACES_AT_ONCE):
+        # Without branches: what is no candidate is overwritten by the next. Half of a body's faces look away.
+        count = np.uintp(0)
+        for f in range(first, min(first + FACES_AT_ONCE, faces.shape[0])):
+            candidates[count] = f
+            count += np.uintp((signs[f] & wanted) != 0)
+        for k in range(count):
+            f = np.uintp(candidates[k])
+            a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
+            corners[0, k], corners[1, k] = screen[a, 0], screen[a, 1]
+            corners[2, k], corners[3, k] = screen[b, 0], screen[b, 1]
+            corners[4, k], corners[5, k] = screen[c, 0], screen[c, 1]
+        for k in range(count):
+            ua, va, ub, vb, uc, vc = (
+                corners[0, k], corners[1, k], corners[2, k], corners[3, k], corners[4, k], corners[5, k]
+            )  # fmt: skip
+            u0, u1 = ua if ua < ub else ub, ua if ua > ub else ub
+            v0, v1 = va if va < vb else vb, va if va > vb else vb
+            u0, u1 = (u0 if u0 < uc else uc) + (ONE - half), (u1 if u1 > uc else uc) + half
+            v0, v1 = (v0 if v0 < vc else vc) + (ONE - half), (v1 if v1 > vc else vc) + half
+            away = (u1 < ZERO) | (v1 < ZERO) | (u0 > right + ONE) | (v0 > bottom + ONE)
+            u0, v0 = u0 if u0 > ZERO else ZERO, v0 if v0 > ZERO else ZERO
+            u0, v0 = u0 if u0 < right + ONE else right + ONE, v0 if v0 < bottom + ONE else bottom + ONE
+            u1, v1 = u1 if u1 < right else right, v1 if v1 < bottom else bottom
+            u1, v1 = u1 if u1 > ZERO else ZERO, v1 if v1 > ZERO else ZERO
+            boxes[0, k], boxes[1, k] = np.int32(v0), np.int32(-1) if away else np.int32(v1)
+            boxes[2, k], boxes[3, k] = np.int32(u0), np.int32(u1)
+        for k in range(count):
+            r0, r1, c0, c1 = boxes[0, k], boxes[1, k], boxes[2, k], boxes[3, k]
+            if r1 < r0 or c1 < c0:
+                continue
+            f = np.uintp(candidates[k])
+            before = n
+            small = r1 - r0 < 4 and c1 - c0 < 16
+            if n + (64 if small else (r1 - r0 + 1) * (c1 - c0 + 1)) > links.shape[0]:
+                more = np.empty((2 * links.shape[0] + (r1 - r0 + 1) * (c1 - c0 + 1), 2), np.int32)
+                more[:n] = links[:n]
+                links = more
+            if small:
+                # the numbered pixels of all its rows, 16 bits a row
+                word, shift = np.uint64(c0) >> six, np.uint64(c0) & rest
+                there = np.uint64(0)
+                for r in range(4):
+                    at = np.uintp(r0) + np.uintp(r)
+                    row = (bits[at, word] >> shift) | ((bits[at, word + one] << (rest - shift)) << one)
+                    there |= (row & (all_bits >> (rest - np.uint64(c1 - c0)))) << np.uint64(16 * r)
+                there &= all_bits >> (np.uint64(3 - (r1 - r0)) << four)
+                while there != np.uint64(0):
+                    bit = trailing_zeros(there)
+                    links[n, 0] = slots[np.uintp(r0) + np.uintp(bit >> four), np.uintp(c0) + np.uintp(bit & fifteen)]
+                    links[n, 1] = n_chosen
+                    lengths[np.uintp(links[n, 0])] += np.int32(1)
+                    n += 1
+                    there &= there - one
+            else:
+                for r in range(np.uintp(r0), np.uintp(r1 + 1)):
+                    for start in range(c0, c1 + 1, 64):
+                        # the numbered pixels among up to 64 from here on, a bit each
+                        word, shift = np.uint64(start) >> six, np.uint64(start) & rest
+                        there = (bits[r, word] >> shift) | ((bits[r, word + one] << (rest - shift)) << one)
+                        there &= all_bits >> (rest - np.uint64(min(c1 - start, 63)))
+                        while there != np.uint64(0):
+                            links[n, 0] = slots[r, np.uintp(start) + np.uintp(trailing_zeros(there))]
+                            links[n, 1] = n_chosen
+                            lengths[np.uintp(links[n, 0])] += np.int32(1)
+                            n += 1
+                            there &= there - one
+            if n == before:
+                continue
+            ua, va, ub, vb, uc, vc = (
+                corners[0, k], corners[1, k], corners[2, k], corners[3, k], corners[4, k], corners[5, k]
+            )  # fmt: skip
+            inv = ONE / areas[f]
+            lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
+            lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
+            qa = screen[np.uintp(faces[f, 0]), 2]
+            qb, qc = screen[np.uintp(faces[f, 1]), 2] - qa, screen[np.uintp(faces[f, 2]), 2] - qa
+            chosen[n_chosen] = f
+            at = n_chosen
+            planes[at, 0], planes[at, 1], planes[at, 2] = ua, va, qa
+            planes[at, 3], planes[at, 4], planes[at, 5], planes[at, 6] = lb_du, lb_dv, lc_du, lc_dv
+            planes[at, 7], planes[at, 8] = qb * lb_du + qc * lc_du, qb * lb_dv + qc * lc_dv
+            n_chosen += np.uintp(1)
+    end = np.int32(0)
+    for slot in range(n_slots):
+        end += lengths[slot]
+        firsts[slot] = end
+    listed = np.empty(n, np.int32)
+    for k in range(np.uintp(n)):
+        slot = np.uintp(links[k, 0])
+        firsts[slot] -= np.int32(1)
+        listed[np.uintp(firsts[slot])] = links[k, 1]
+    return listed
 
 
 @kernel
@@ -119,48 +171,66 @@ def inside_face(b0, b1, c0, c1, end):
 
 
 @kernel
+def part_inside(b, b_rise, c, c_rise, end):
+    """What `inside_face` tells, without branches: for small faces each would be guessed wrong."""
+    a, a_rise = ONE - b - c - COVERS, -(b_rise + c_rise)
+    b, c = b - COVERS, c - COVERS
+    a_end, b_end, c_end = a + a_rise * end, b + b_rise * end, c + c_rise * end
+    a_at, b_at, c_at = -a / a_rise, -b / b_rise, -c / c_rise  # read only where the weight changes sign
+    low, high = ZERO * end, end
+    low, high = b_at if b < ZERO else low, b_at if (b_end < ZERO) & (b >= ZERO) else high
+    low, high = (
+        c_at if (c < ZERO) & (c_at > low) else low,
+        c_at if (c_end < ZERO) & (c >= ZERO) & (c_at < high) else high,
+    )
+    low, high = (
+        a_at if (a < ZERO) & (a_at > low) else low,
+        a_at if (a_end < ZERO) & (a >= ZERO) & (a_at < high) else high,
+    )
+    never = ((a < ZERO) & (a_end <= ZERO)) | ((b < ZERO) & (b_end <= ZERO)) | ((c < ZERO) & (c_end <= ZERO))
+    return end if never else low, ZERO * end if never else high
+
+
+@kernel
 def look_behind(
-    bounds, incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts, links, first_cuts, next_cuts, cuts,
-    owner, room, parts, places,
+    bounds, incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts, lengths, lists, first_cuts,
+    next_cuts, cuts, owner, parts, places,
 ):  # fmt: skip
     """The parts of the cut edges that are seen, each with what is behind it: parts and places as in `fill_pieces`.
 
-    lines, marks: the edges as `describe_edges` tells; pixels (n_slots,): row × width + column; firsts, links: the faces
-    of each pixel; first_cuts, next_cuts: the cuts of each pixel; room: the longest list of a pixel. Returns how many
-    pieces there are, also where they did not fit: the caller then brings more room.
+    lines, marks: the edges as `describe_edges` tells; pixels (n_slots,): row × width + column; firsts, lengths, lists:
+    the faces of each pixel; first_cuts, next_cuts: the cuts of each pixel. Returns how many pieces there are, also
+    where they did not fit: the caller then brings more room.
 
     Along a cut every triangle of the pixel's list covers an interval. Those in front hide it there; between the ends
     of the others nothing changes, so that one look in the middle tells which is next behind.
     """
+    room = 0
+    for slot in range(n_slots):
+        room = max(room, np.int64(lengths[slot]))
     room = (room + 7) & ~7
-    hides = np.empty((room, 2), lines.dtype)
-    which = np.empty(room, np.int64)
-    lies = np.empty((room, 4), lines.dtype)  # first, last, q at the cut's beginning, growth of q
+    hides = np.empty((room + 1, 2), lines.dtype)
+    which = np.empty(room + 1, np.int64)
+    lies = np.empty((room + 1, 4), lines.dtype)  # first, last, q at the cut's beginning, growth of q
     stops = np.empty(2 * room + 2, lines.dtype)
     # Of the pixel's faces, for eight at once: the weight of the second corner at its centre and its growth per pixel,
-    # the same of the third, q and its growth.
-    near = np.empty((9, room), lines.dtype)
-    listed, some = np.empty(room, np.int32), np.empty(room, np.int32)
+    # the same of the third.
+    near = np.empty((6, room), lines.dtype)
+    some = np.empty(room, np.int32)
     least = np.empty(room, lines.dtype)
     kept = 0
     for slot in range(n_slots):
         pixel = pixels[slot]
         pixel_row = pixel // width
         pixel_column = pixel - pixel_row * width
-        n_near = np.uintp(0)
-        k = firsts[slot]
-        while k >= 0:
-            p = np.uintp(links[k, 1])
-            listed[n_near] = p
+        here, n_near = np.uintp(firsts[slot]), np.uintp(lengths[slot])
+        for h in range(n_near):
+            p = np.uintp(lists[here + h])
             du, dv = np.float32(pixel_column) - planes[p, 0], np.float32(pixel_row) - planes[p, 1]
-            near[0, n_near] = du * planes[p, 3] + dv * planes[p, 4]
-            near[1, n_near], near[2, n_near] = planes[p, 3], planes[p, 4]
-            near[3, n_near] = du * planes[p, 5] + dv * planes[p, 6]
-            near[4, n_near], near[5, n_near] = planes[p, 5], planes[p, 6]
-            near[6, n_near] = planes[p, 2] + du * planes[p, 7] + dv * planes[p, 8]
-            near[7, n_near], near[8, n_near] = planes[p, 7], planes[p, 8]
-            n_near += np.uintp(1)
-            k = links[k, 0]
+            near[0, h] = du * planes[p, 3] + dv * planes[p, 4]
+            near[1, h], near[2, h] = planes[p, 3], planes[p, 4]
+            near[3, h] = du * planes[p, 5] + dv * planes[p, 6]
+            near[4, h], near[5, h] = planes[p, 5], planes[p, 6]
         n_lanes = (n_near + np.uintp(7)) & ~np.uintp(7)
         for h in range(n_near, n_lanes):  # these cover nothing
             near[0, h] = -ONE
@@ -192,50 +262,53 @@ def look_behind(
             for h in range(n_near):
                 some[n_some] = h
                 n_some += np.uintp(least[h] >= COVERS)
-            n_hides = n_lies = 0
+            n_hides, n_lies = np.uintp(0), np.uintp(0)
             hidden = False
+            # Without branches again: what is nothing is overwritten by the next.
             for m in range(n_some):
                 h = np.uintp(some[m])
                 b_du, b_dv, c_du, c_dv = near[1, h], near[2, h], near[4, h], near[5, h]
-                low, high = inside_face(
+                low, high = part_inside(
                     near[0, h] + u * b_du + v * b_dv, du * b_du + dv * b_dv,
                     near[3, h] + u * c_du + v * c_dv, du * c_du + dv * c_dv, end,
                 )  # fmt: skip
-                if not low < high:
-                    continue
-                f = chosen[listed[h]]
-                own = f in (own_a, own_b)
+                plane = np.uintp(lists[here + h])
+                f = chosen[plane]
+                own = (f == own_a) | (f == own_b)
                 if more >= 0:
                     for k in range(bounds[more, 0], bounds[more, 1]):
-                        own = own or incident[k, 0] == f
-                if own:
-                    continue
-                there = near[6, h] + u * near[7, h] + v * near[8, h]
-                rise = du * near[7, h] + dv * near[8, h]
+                        own = own | (incident[k, 0] == f)
+                q_du, q_dv = planes[plane, 7], planes[plane, 8]
+                there = planes[plane, 2] + (u + (np.float32(pixel_column) - planes[plane, 0])) * q_du
+                there += (v + (np.float32(pixel_row) - planes[plane, 1])) * q_dv
+                rise = du * q_du + dv * q_dv
                 over_low = there + low * rise - (limit + low * growth)
                 over_high = there + high * rise - (limit + high * growth)
-                if over_low > ZERO or over_high > ZERO:
-                    h_low, h_high = low, high
-                    if not (over_low > ZERO and over_high > ZERO):  # the edge passes through the face
-                        through = low + (high - low) * (over_low / (over_low - over_high))
-                        if over_low > ZERO:
-                            h_high = low = through
-                        else:
-                            h_low = high = through
-                    if h_low <= ZERO and h_high >= end:
-                        hidden = True
-                        break
-                    hides[n_hides, 0], hides[n_hides, 1] = h_low, h_high
-                    n_hides += 1
-                    if over_low > ZERO and over_high > ZERO:
-                        continue
-                which[n_lies] = listed[h]
-                lies[n_lies, 0], lies[n_lies, 1], lies[n_lies, 2], lies[n_lies, 3] = low, high, there, rise
-                n_lies += 1
+                before, after = over_low > ZERO, over_high > ZERO  # in front of the edge at either end
+                through = low + (high - low) * (over_low / (over_low - over_high))  # read only where it passes through
+                found = (low < high) & (not own)
+                hides[n_hides, 0] = hide_low = low if before else through
+                hides[n_hides, 1] = hide_high = high if after else through
+                hides_here = found & (before | after)
+                n_hides += np.uintp(hides_here)
+                hidden |= hides_here & (hide_low <= ZERO) & (hide_high >= end)
+                which[n_lies] = plane
+                lies[n_lies, 0], lies[n_lies, 1] = through if before else low, through if after else high
+                lies[n_lies, 2], lies[n_lies, 3] = there, rise
+                n_lies += np.uintp(found & (not (before & after)))
             if hidden:
                 continue
             begin = ZERO * end
             shortest = SHORTEST_CUT_PX * per_length
+            if n_hides == 0 and (n_lies == 0 or beside >= 0):  # seen all along, and nothing known behind: most are
+                if begin + shortest < end:
+                    if kept < parts.shape[0]:
+                        middle = HALF * end
+                        parts[kept, 0], parts[kept, 1], parts[kept, 2] = pixel, e, -1
+                        places[kept, 0], places[kept, 1] = t0 + middle, end
+                        places[kept, 2], places[kept, 3] = u_off + middle * du, v_off + middle * dv
+                    kept += 1
+                continue
             while begin < end:
                 # past everything that hides; then as far as nothing does
                 moved = n_hides > 0

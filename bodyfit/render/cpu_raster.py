@@ -162,27 +162,21 @@ class CpuRaster:
             return none
         cuts = np.empty((room, 2), self.dtype)
         owner, pixels, first_cuts, next_cuts = np.empty((4, room), np.int32)
-        slots, bits = self._scratch.take(self.size, np.int32), np.zeros((height, width // 64 + 2), np.uint64)
+        slots, bits = self._scratch.take(self.size, np.int32), np.zeros((height + 3, width // 64 + 2), np.uint64)
         n, n_slots = cpu_edges.cut_edges(lines, n_found, slots, bits, cuts, owner, pixels, first_cuts, next_cuts)
         assert n >= 0, "there was room promised for every cut"
-        candidates, chosen = np.empty((2, n_faces + 1), np.int32)
-        planes, links = np.empty((n_faces, 9), self.dtype), np.empty((32 * max(n_slots, 64), 2), np.int32)
-        while True:
-            lengths, firsts = np.zeros(n_slots, np.int32), np.full(n_slots, -1, np.int32)
-            needed = cpu_visible.faces_of_pixels(
-                screen, faces, areas, signs, only, slots, bits, candidates, chosen, planes, lengths, firsts, links
-            )
-            if needed <= len(links):
-                break
-            links = np.empty((needed, 2), np.int32)
-        longest = int(lengths.max(initial=0))
+        chosen, planes = np.empty(n_faces + 1, np.int32), np.empty((n_faces + 1, 9), self.dtype)
+        lengths, firsts = np.empty((2, n_slots), np.int32)
+        lists = cpu_visible.faces_of_pixels(
+            screen, faces, areas, signs, only, slots, bits, n_slots, chosen, planes, lengths, firsts
+        )
         self._scratch.give(slots)
         kept, space = 0, 2 * n + 256
         while True:
             parts, places = np.empty((space, 3), np.int32), np.empty((space, 4), self.dtype)
             kept = cpu_visible.look_behind(
                 topology.bounds, topology.incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts,
-                links, first_cuts, next_cuts, cuts, owner, longest, parts, places,
+                lengths, lists, first_cuts, next_cuts, cuts, owner, parts, places,
             )  # fmt: skip
             if kept <= space:
                 break
