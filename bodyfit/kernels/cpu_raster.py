@@ -64,30 +64,42 @@ def all_equal(a, b):
 
 
 @kernel
-def move_points(points, pose, moved):
-    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4)."""
+def move_points(points, pose, most, moved):
+    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4).
+
+    Returns the smallest z of moved, and whether every one of points lies between -most and most.
+    """
     r00, r01, r02, tx = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
     r10, r11, r12, ty = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
     r20, r21, r22, tz = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    nearest = np.float32(3e38) * (ONE + ZERO * tz)
     for i in range(points.shape[0]):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         moved[i, 0] = r00 * x + r01 * y + r02 * z + tx
         moved[i, 1] = r10 * x + r11 * y + r12 * z + ty
         moved[i, 2] = r20 * x + r21 * y + r22 * z + tz
+    for i in range(points.shape[0]):
+        there = moved[i, 2]
+        nearest = there if there < nearest else nearest
+    return nearest, all_within(points.reshape(-1), most)
 
 
 @kernel
-def move_points_vjp(points, pose, v_moved, v_points, v_pose):
-    """Fills v_points (V, 3) and the first three rows of v_pose (4, 4) float64."""
+def move_points_vjp(points, pose, v_moved, both, v_points, v_pose):
+    """Fills v_points (V, 3) and, where both are asked for, the first three rows of v_pose (4, 4) float64."""
     r00, r01, r02 = pose[0, 0], pose[0, 1], pose[0, 2]
     r10, r11, r12 = pose[1, 0], pose[1, 1], pose[1, 2]
     r20, r21, r22 = pose[2, 0], pose[2, 1], pose[2, 2]
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = 0.0
     for i in range(points.shape[0]):
         gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
         v_points[i, 0] = r00 * gx + r10 * gy + r20 * gz
         v_points[i, 1] = r01 * gx + r11 * gy + r21 * gz
         v_points[i, 2] = r02 * gx + r12 * gy + r22 * gz
+    if not both:
+        return
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = 0.0
+    for i in range(points.shape[0]):
+        gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         s00, s01, s02, s03 = s00 + gx * x, s01 + gx * y, s02 + gx * z, s03 + gx
         s10, s11, s12, s13 = s10 + gy * x, s11 + gy * y, s12 + gy * z, s13 + gy
@@ -111,20 +123,19 @@ def project_points(points, intrinsics, perspective, screen):
 
 @kernel
 def project_points_vjp(points, intrinsics, perspective, v_screen, v_points, v_intrinsics):
-    """Adds to v_points (V, 3) and v_intrinsics (4,) what v_screen (V, 3) float64 says."""
+    """Fills v_points (V, 3) and adds to v_intrinsics (4,) what v_screen (V, 3) float64 says."""
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     s0 = s1 = s2 = s3 = 0.0
     for i in range(points.shape[0]):
         v_u, v_v, v_q = v_screen[i, 0], v_screen[i, 1], v_screen[i, 2]
-        if v_u == 0.0 and v_v == 0.0 and v_q == 0.0:
-            continue
+        # one that is in no picture may lie anywhere, also at z = 0
+        seen = (v_u != 0.0) | (v_v != 0.0) | (v_q != 0.0)
         x, y, z, k0, k1, k2, k3 = project_vjp(
             points[i, 0], points[i, 1], points[i, 2], fx, fy, cx, cy, perspective, v_u, v_v, v_q
         )
-        v_points[i, 0] += x
-        v_points[i, 1] += y
-        v_points[i, 2] += z
-        s0, s1, s2, s3 = s0 + k0, s1 + k1, s2 + k2, s3 + k3
+        v_points[i, 0], v_points[i, 1], v_points[i, 2] = x if seen else 0.0, y if seen else 0.0, z if seen else 0.0
+        s0, s1 = s0 + (k0 if seen else 0.0), s1 + (k1 if seen else 0.0)
+        s2, s3 = s2 + k2, s3 + k3
     v_intrinsics[0] += s0
     v_intrinsics[1] += s1
     v_intrinsics[2] += s2
