@@ -53,4 +53,3 @@ def arms_elsewhere(
     if best == 0 or found.cost[best] > 0.97 * found.cost[0]:
         return None
     return Pose(found.state.rotations[best], found.state.transl[best])
-
