@@ -1,4 +1,4 @@
-"""Reads a skinned GLB as its specification says, and poses it: what a viewer would show, from the file's bytes alone."""
+"""Reads a skinned GLB as its specification says, and poses it: what a viewer shows, from the file's bytes alone."""
 
 from __future__ import annotations
 

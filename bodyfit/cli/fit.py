@@ -150,9 +150,7 @@ def fit_command(
     )
     check_out_folder(out, force=force)
     result = run_fit(request, quiet=as_json)
-    names = write_result(
-        result, out, force=force, recording=recording, video=video, sensors=request.sensors
-    )
+    names = write_result(result, out, force=force, recording=recording, video=video, sensors=request.sensors)
     show_result(result, out, names, as_json=as_json)
     if not result.converged:
         raise typer.Exit(NOT_BELIEVED)

@@ -77,7 +77,7 @@ def write_fit_folder(
         out: the folder; made with its parents where it does not exist.
         pictures: name within `out` (summary.png, overlay/000000.png) and RGB image (H, W, 3) uint8.
         films: name within `out` (overlay.mp4), and what writes the file at the path that it is given.
-        meshes: whether each instant's mesh is written; a long motion's meshes are gigabytes, and motion.glb has them all.
+        meshes: whether each instant's mesh is written; a long motion's are gigabytes, and motion.glb has them all.
         motion: whether the files of a motion are written; None does so where `is_motion` says that it is one.
         colors, texture: of the surface, for motion.glb; see `glb_bytes`.
         force: replace the fit that is already in `out`. Files that are not bodyfit's stay untouched.
@@ -103,8 +103,11 @@ def write_fit_folder(
                 _put(staging, name, content, target)
                 names.append(name)
         for name, write in films:
-            with _as_output_error(target):
-                write(staging / name)
+            try:
+                with _as_output_error(target):
+                    write(staging / name)
+            except OutputError as e:  # it knows the temporary folder only
+                raise OutputError(str(target), e.expected, e.found, e.hint) from e
             names.append(name)
         with _as_output_error(target):
             if existed:

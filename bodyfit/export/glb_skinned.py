@@ -51,7 +51,7 @@ def glb_bytes(
     texture: Texture | None = None,
     influences: int = 8,
 ) -> bytes:
-    """The file of a result's motion: positions, normals, up to `influences` joints per vertex, keys at the frames' times.
+    """The file of a result's motion: mesh, skeleton, weights, and keys at the frames' times.
 
     Times count from the first frame. A body with pose-dependent corrections (SMPL's posedirs) is written without them,
     since skinning knows none; `asset.extras` says so.
@@ -93,7 +93,11 @@ def glb_bytes(
     turns = quaternions(motion)
     material, pictures = _material(file, texture, colors)
     document: dict[str, Any] = {
-        "asset": {"version": "2.0", "generator": f"bodyfit {_version()}", "extras": _about(model, motion.frame_indices.tolist())},
+        "asset": {
+            "version": "2.0",
+            "generator": f"bodyfit {_version()}",
+            "extras": _about(model, motion.frame_indices.tolist()),
+        },
         "scene": 0,
         "scenes": [{"name": "motion", "nodes": [0, J + 1]}],
         "nodes": [*_skeleton(motion, turns[0]), {"name": "body", "mesh": 0, "skin": 0}],

@@ -4,9 +4,10 @@ Keys of AMASS: `trans` (T, 3), `gender`, `mocap_framerate`, `betas` (16,), `dmpl
 joints of 3 numbers: root, 21 of the body, 15 of each hand. Metres, radians, z up, as in AMASS. Beside `mocap_framerate`
 stands `mocap_frame_rate`, the name in AMASS's later files.
 
-SMPL-H's shape space is its own. For other bodies, `betas` is zero (the average person) rather than numbers that would be
-somebody else, `betas_are_smplh` is False, and the person's own numbers are `model_betas`. `trans` then moves a body whose
-root lies elsewhere at rest: put a SMPL-H body's root joint on `root_world`, that is trans = root_world - its rest root.
+SMPL-H's shape space is its own. For other bodies, `betas` is zero (the average person) rather than numbers that would
+be somebody else, `betas_are_smplh` is False, and the person's own numbers are `model_betas`. `trans` then belongs to a
+body whose root lies elsewhere at rest: put a SMPL-H body's root on `root_world`, that is trans = root_world - its rest
+root.
 """
 
 from __future__ import annotations

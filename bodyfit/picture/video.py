@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +98,7 @@ def shots(
         yield Shot(int(result.frame_indices[t]), float(result.timestamps_s[t]), images, result.vertices_world(t))
         for p in between.get(position, ()) if position is not None else ():
             assert recording is not None
-            yield Shot(
-                int(recording.indices[p]), float(recording.timestamps_s[p]), _read(recording, p, sensors), None
-            )
+            yield Shot(int(recording.indices[p]), float(recording.timestamps_s[p]), _read(recording, p, sensors), None)
 
 
 def write_video(
@@ -285,7 +284,7 @@ def _between(fitted: Sequence[int]) -> dict[int, list[int]]:
     if not len(steps):
         return {}
     usual = max(int(np.median(steps)), 1)
-    return {a: list(range(a + usual, b, usual)) for a, b in zip(fitted[:-1], fitted[1:], strict=True) if b - a > usual}
+    return {a: list(range(a + usual, b, usual)) for a, b in pairwise(fitted) if b - a > usual}
 
 
 def _av() -> Any:
