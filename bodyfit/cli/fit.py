@@ -171,7 +171,7 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             model=body,
             sex=request.sex,
             clothing=request.clothing,
-            frames=None if request.frames is None else _positions(recording, request.frames),
+            frames=None if request.frames is None else positions_of(recording, request.frames),
             sensors=request.sensors,
             person=request.person,
             device=request.device,
@@ -181,7 +181,7 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
         )
 
 
-def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
+def positions_of(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     """Where the frames of these numbers are in the recording."""
     where = {int(index): i for i, index in enumerate(recording.indices)}
     missing = [index for index in indices if index not in where]
