@@ -232,7 +232,8 @@ def recover(seed: int) -> Record:
     begin, end = event_frames(what, film.numbers, np.array(shown))
     record: Record = {
         "seed": seed, "what": what, "motion": film.name, "sensor": film.sensors[0].name,
-        "before_ok": bool(ok[5:begin].all()), "seconds": None, "told": bool(any(told[begin : end + 2])), "worst_ms": worst * 1e3,
+        "before_ok": bool(ok[5:begin].all()), "seconds": None, "told": bool(any(told[begin : end + 2])),
+        "worst_ms": worst * 1e3,
     }  # fmt: skip
     if begin >= end and what != TROUBLES[4]:
         return {**record, "never_happened": True}
@@ -427,9 +428,9 @@ def _long_lines(long: Record | None) -> list[str]:
         return []
     rows = long["rows"]
     middle = rows[len(rows) // 10]
-    return [f"A long film ({long['frames']} frames, 1.5 s of walking forwards and backwards): {long['lost']} frames not "
-            f"followed; resident memory {middle[1]:.0f} MB after {middle[0]} frames, {rows[-1][1]:.0f} MB at the end "
-            f"(peak {long['peak_mb']:.0f} MB, the film's 45 frames included); joints {rows[0][2]:.1f} mm off at the "
+    return [f"A long film ({long['frames']} frames, 1.5 s of walking forwards and backwards): {long['lost']} frames "
+            f"not followed; resident memory {middle[1]:.0f} MB after {middle[0]} frames, {rows[-1][1]:.0f} MB at the "
+            f"end (peak {long['peak_mb']:.0f} MB, the film's 45 frames included); joints {rows[0][2]:.1f} mm off at the "
             f"beginning, {rows[-1][2]:.1f} mm at the end; {middle[3]:.1f} and {rows[-1][3]:.1f} ms a frame (wall, "
             "median).", ""]  # fmt: skip
 
