@@ -8,7 +8,7 @@ steps of Levenberg-Marquardt do the rest. The shape is held within a frame and s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
+from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import depth_noise
 from bodyfit.frame import Frame
@@ -92,6 +93,7 @@ class Tracker:
         self._effort = self.config.effort
         self._slow, self._quick = 0, 0
         self._count = 0
+        self._odd = 0
         self._before = 0
         self._gap = (float("inf"), 0.0)
         self._blas: ThreadpoolController | None = None
@@ -154,11 +156,18 @@ class Tracker:
         t0 = time.perf_counter()
         found = self._descend(seen, expected, widen, effort.evaluations)
         steps = found.evaluations
-        if not self._is_good(found, person):
-            again = self._regain(frames, seen, expected, effort.pixels)
-            if again is not None:
-                found, person, more = again
-                steps += more
+        good = self._is_good(found, person)
+        leapt, odd = False, not good or self._is_odd(found)
+        self._odd = self._odd + 1 if odd else 0
+        if not good or (odd and self._odd % c.odd_every == 1):
+            for again in self._wider(frames, seen, expected, found, effort.pixels):
+                steps += again[2]
+                if not good or self._merit(again[0]) > self._merit(found):
+                    found, person, _ = again
+                    leapt = True
+                    good = self._is_good(found, person)
+                if good and not self._is_odd(found):
+                    break
         times["solve"] = time.perf_counter() - t0
         self._gap = (found.gap_m, found.overlap)
         if not self._is_good(found, person):
@@ -167,6 +176,8 @@ class Tracker:
             )
             return self._coast(frames, seen, expected, now, told), steps
         self._take(found, now, dt)
+        if leapt:
+            self._velocity = None  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
         self._learn(found, seen, person)
         times["shape"] = time.perf_counter() - t0
@@ -222,6 +233,27 @@ class Tracker:
             still_rad=c.still_rad, still_m=c.still_m,
         )  # fmt: skip
 
+    def _wider(
+        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, found: Followed, pixels: int
+    ) -> Iterator[tuple[Followed, float, int]]:
+        """The frame again: wider and coarser; and, where that was tried before, with an arm elsewhere."""
+        again = self._regain(frames, seen, expected, pixels)
+        if again is not None:
+            yield again
+            found = again[0]
+        if self._odd < self.config.arms_after:
+            return
+        c, shape = self.config, self.shape
+        assert shape is not None
+        moved = arms_elsewhere(
+            shape.mesh(c.regain.level), [s.view for s in seen], found.pose, c.regain, c.fit, self.prior,
+            shape.clothing.sigma_behind_m, iterations=5,
+        )  # fmt: skip
+        if moved is not None:
+            settled = self._settled(frames, moved, pixels, 0)
+            if settled is not None:
+                yield settled
+
     def _regain(
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, pixels: int
     ) -> tuple[Followed, float, int] | None:
@@ -240,11 +272,21 @@ class Tracker:
             if best is None or coarse.equations.cost[0] < best.equations.cost[0]:
                 best = coarse
         assert best is not None
-        near = self._look(frames, best.pose, None, pixels, {})
+        return self._settled(frames, best.pose, pixels, steps)
+
+    def _settled(
+        self, frames: Sequence[Frame], pose: Pose, pixels: int, steps: int
+    ) -> tuple[Followed, float, int] | None:
+        """A pose that was come by otherwise, followed as usual: result, person pixels, steps."""
+        near = self._look(frames, pose, None, pixels, {})
         if not near:
             return None
-        fine = self._descend(near, best.pose, 3.0, 4)
+        fine = self._descend(near, pose, 3.0, 4)
         return fine, float(sum(s.followed.person * s.view.stride**2 for s in near)), steps + fine.evaluations
+
+    def _merit(self, found: Followed) -> float:
+        """How well a body explains a frame: an arm that is followed again shows in the outline first."""
+        return found.overlap - found.gap_m / self.config.worst_gap_m
 
     def _is_good(self, found: Followed, person: float) -> bool:
         c, usual = self.config, self._usual
@@ -268,6 +310,17 @@ class Tracker:
             self._velocity = None
         self._settle_pose(found)
 
+    def _is_odd(self, found: Followed) -> bool:
+        """Whether a limb may have been left behind: less is explained than usual, but more than where nobody is."""
+        usual = self._usual
+        if usual.mean is None or usual.count < 5:
+            return False
+        mean, spread = usual.mean, usual.deviation
+        return bool(
+            found.overlap < mean[1] - self.config.odd * spread[1] - 0.01
+            or found.gap_m > mean[0] + self.config.odd * spread[0] + 0.001
+        )
+
     def _settle_pose(self, found: Followed) -> None:
         """The pose and how well it is known."""
         self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
@@ -277,6 +330,8 @@ class Tracker:
 
     def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
         assert self.shape is not None and self._pose is not None
+        if self._is_odd(found):
+            return
         self._usual.take((found.gap_m, found.overlap, person))
         online = self.shape.online
         if online.frozen:
