@@ -428,11 +428,13 @@ def _long_lines(long: Record | None) -> list[str]:
         return []
     rows = long["rows"]
     middle = rows[len(rows) // 10]
-    return [f"A long film ({long['frames']} frames, 1.5 s of walking forwards and backwards): {long['lost']} frames "
-            f"not followed; resident memory {middle[1]:.0f} MB after {middle[0]} frames, {rows[-1][1]:.0f} MB at the "
-            f"end (peak {long['peak_mb']:.0f} MB, the film's 45 frames included); joints {rows[0][2]:.1f} mm off at the "
-            f"beginning, {rows[-1][2]:.1f} mm at the end; {middle[3]:.1f} and {rows[-1][3]:.1f} ms a frame (wall, "
-            "median).", ""]  # fmt: skip
+    return [
+        f"A long film ({long['frames']} frames, 1.5 s of walking forwards and backwards): {long['lost']} frames not "
+        f"followed; resident memory {middle[1]:.0f} MB after {middle[0]} frames, {rows[-1][1]:.0f} MB at the end (peak "
+        f"{long['peak_mb']:.0f} MB, the film's 45 frames included); joints {rows[0][2]:.1f} mm off at the beginning, "
+        f"{rows[-1][2]:.1f} mm at the end; {middle[3]:.1f} and {rows[-1][3]:.1f} ms a frame (wall, median).",
+        "",
+    ]
 
 
 def draw_plot(path: Path, done: list[Record], long: Record | None) -> None:
