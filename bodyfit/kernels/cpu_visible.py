@@ -7,10 +7,9 @@ touch it. `cpu_behind` divides each cut where what hides it, or what lies behind
 from __future__ import annotations
 
 import numpy as np
-from numba.cpython.unsafe.numbers import trailing_zeros
 
 from bodyfit.kernels.cpu_raster import kernel
-from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, surface_weights
+from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, scalar, surface_weights
 
 # How far beside an edge (pixels) the question is put what is behind it: over the rounding of a coordinate in a large
 # image, under anything that one could see.
@@ -19,6 +18,12 @@ BESIDE_PX = np.float32(1e-4)
 SAME_DEPTH = np.float32(1e-5)
 COVERS = np.float32(-1e-7)
 FACES_AT_ONCE = 256
+
+
+@scalar
+def lowest_bit(word):
+    """The number of the lowest bit that is set in a word (uint64): the exponent of that bit as a float."""
+    return np.uintp((np.float64(word & (~word + np.uint64(1))).view(np.int64) >> 52) - 1023)
 
 
 @kernel
@@ -89,8 +94,8 @@ def faces_of_pixels(
                     there |= (row & (all_bits >> (rest - np.uint64(c1 - c0)))) << np.uint64(16 * r)
                 there &= all_bits >> (np.uint64(3 - (r1 - r0)) << four)
                 while there != np.uint64(0):
-                    bit = trailing_zeros(there)
-                    slot = slots[np.uintp(r0) + np.uintp(bit >> four), np.uintp(c0) + np.uintp(bit & fifteen)]
+                    bit = lowest_bit(there)
+                    slot = slots[np.uintp(r0) + (bit >> four), np.uintp(c0) + (bit & fifteen)]
                     at = min(n, last)
                     links[at, 0], links[at, 1] = slot, n_chosen
                     lengths[np.uintp(slot)] += np.int32(1)
@@ -104,7 +109,7 @@ def faces_of_pixels(
                         there = (bits[r, word] >> shift) | ((bits[r, word + one] << (rest - shift)) << one)
                         there &= all_bits >> (rest - np.uint64(min(c1 - start, 63)))
                         while there != np.uint64(0):
-                            slot = slots[r, np.uintp(start) + np.uintp(trailing_zeros(there))]
+                            slot = slots[r, np.uintp(start) + lowest_bit(there)]
                             at = min(n, last)
                             links[at, 0], links[at, 1] = slot, n_chosen
                             lengths[np.uintp(slot)] += np.int32(1)
