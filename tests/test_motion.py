@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -95,7 +101,7 @@ def test_who_leaves_the_view_is_gone_for_a_while_and_returns(model: BodyModel) -
     joints, _, _ = _joints(film)
     T, camera = film.T_world_depth[0], film.sensors[0].depth_camera
     uv = camera.project((joints - T[:3, 3]) @ T[:3, :3])
-    outside = ((uv[..., 0] < 0) | (uv[..., 0] > camera.width - 1)).all(1)
+    outside = np.all((uv[..., 0] < 0) | (uv[..., 0] > camera.width - 1), axis=1)
     assert not outside[:30].any() and not outside[-15:].any()
     assert outside.sum() > 15
 
@@ -276,3 +282,46 @@ def test_scores_of_a_perfect_a_shifted_and_a_trembling_track(model: BodyModel) -
 def test_shares_within_intervals() -> None:
     assert held([0.1, -1.0, 1.7, -3.0]) == 0.5
     assert np.isnan(held([]))
+
+
+# --- the benchmark of following
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def tracking(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("tracking")
+
+
+def test_films_of_the_benchmark_take_turns(tracking: ModuleType) -> None:
+    cases = [tracking.case_of(s) for s in range(6000, 6032)]
+    assert cases == [tracking.case_of(s) for s in range(6000, 6032)]
+    for motion in ("walk", "turn", "reach", "squat"):
+        assert {c.sensor for c in cases if c.motion == motion} == {"azure", "d435"}
+    assert len({c.motion for c in cases[:16]}) == 8 and {c.clothing for c in cases} == {"tight", "casual"}
+
+
+def test_what_goes_wrong_is_found_in_the_frames_that_came(tracking: ModuleType) -> None:
+    numbers = np.array([k for k in range(100) if not 45 <= k < 48])
+    assert tracking.event_frames("100 ms stall", numbers, np.ones(97)) == (45, 45)
+    assert tracking.event_frames("10 frames without depth", np.arange(100), np.ones(100)) == (45, 55)
+    shown = np.concatenate([np.full(40, 1000), np.linspace(1000, 0, 20), np.zeros(30), np.linspace(0, 1000, 21)])
+    begin, end = tracking.event_frames("leaves the view and returns", np.arange(len(shown)), shown)
+    assert shown[begin] < 50 <= shown[begin - 1] and shown[end] > 700 >= shown[end - 1]
+
+
+@pytest.mark.slow
+def test_one_film_one_recovery_and_a_short_long_film(tmp_path: Path) -> None:
+    out = tmp_path / "tracking"
+    arguments = ["--films", "1", "--first-seed", "6003", "--recoveries", "1", "--frames", "120", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "tracking.py"), *arguments], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    _, film = map(json.loads, (out / "films.jsonl").read_text().splitlines())
+    assert 1 < film["score"]["joints_mm"] < 100 and film["score"]["frames"] == 90
+    assert film["shapes"]["1"]["rest_mm"] > 0.5 and film["wall_ms"][0] < film["wall_ms"][1]
+    text = (out / "report.md").read_text()
+    assert "A long film (120 frames" in text and (out / "tracking.png").stat().st_size > 2000

@@ -26,6 +26,8 @@ CLIP_PREFIX = "cmu_"
 MOTIONS: tuple[str, ...] = (*MOVERS, *(CLIP_PREFIX + name for name in clip_names()))
 """Names of movements: those of `everyday`, and recorded ones (`clips`)."""
 _SEED = 0x307
+EMPTY_ROOMS = 8
+"""readings of the empty room, of which each frame has one around the person (whose own noise is always new)"""
 
 
 def move(
@@ -160,6 +162,8 @@ class Filming:
             SensorView(s, T, self.scene, rng.spawn(1)[0], False, 1)
             for s, T in zip(self.sensors, self.T_world_depth, strict=True)
         ]
+        for view in views:
+            view.read_empty(EMPTY_ROOMS, rng.spawn(1)[0])
         poses, root, _ = self.truth()
         late = self.truth(self.times_s + self.color_lag_s) if self.studio is not None and self.color_lag_s else None
         blocked: list[SensorView] | None = None
