@@ -196,6 +196,10 @@ class Starter:
         third = self._evolve(observations, [first, second])
         return min(best, third, key=lambda s: s.cost)
 
+    def rough(self, observations: Sequence[Observation]) -> Start:
+        """One search and no second look, for sensors that do not agree where the person is: costs then say little."""
+        return self._search(observations, [stance_pose(self.names, s) for s in STANCES], 0.0)
+
     def _evolve(self, observations: Sequence[Observation], parents: Sequence[Start]) -> Start:
         """Starts changed by chance and settled, the best of them changed again: for what no table of stances holds.
 

@@ -83,6 +83,20 @@ def prior_shape(setup: FitSetup) -> Shape:
     return Shape(prior.mean, prior.cov * setup.config.prior_widening**2)
 
 
+def told_starter(
+    setup: FitSetup, clothing: Clothing, instants: Sequence[Instant], cancelled: Callable[[], bool] | None
+) -> tuple[Shape, Shape, Starter]:
+    """The prior over shapes, the same told how tall the person was seen to be, and what starts instants with it."""
+    shape = prior_shape(setup)
+    prior = pose_prior(setup.model.joint_names)
+    stature = seen_stature([o for i in instants for o in i.observations])
+    told = shape
+    if stature is not None and 1.0 < stature < 2.4:
+        worn = clothing.hair_m[0] + clothing.shoes_m[0]
+        told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
+    return shape, told, Starter(setup.model, told, prior, clothing, setup.config, cancelled)
+
+
 def solve_joint(
     setup: FitSetup,
     clothing: Clothing,
@@ -91,14 +105,8 @@ def solve_joint(
     cancelled: Callable[[], bool] | None,
 ) -> JointFit:
     """Starts every instant, refines all with one shape."""
-    shape = prior_shape(setup)
-    prior = pose_prior(setup.model.joint_names)
-    stature = seen_stature([o for i in instants for o in i.observations])
-    told = shape
-    if stature is not None and 1.0 < stature < 2.4:
-        worn = clothing.hair_m[0] + clothing.shoes_m[0]
-        told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
-    starter = Starter(setup.model, told, prior, clothing, setup.config, cancelled)
+    shape, told, starter = told_starter(setup, clothing, instants, cancelled)
+    prior = starter.prior
     starts: list[Start] = []
     warm: list[bool] = []
     for n in range(len(instants)):
@@ -193,7 +201,7 @@ def refine(
         full = np.zeros((1, S + len(GARMENTS)))
         full[:, :n], full[:, S:] = solution.state.shape[:, :n], solution.state.shape[:, n:]
         if n < S:
-            full[:, n:S] = _expected_rest(shape.cov, full[0, :n], n)
+            full[:, n:S] = expected_rest(shape.cov, full[0, :n], n)
         part = State(solution.state.rotations, solution.state.transl, full, part.group)
         progress(stage.name, 0.6 + 0.2 * (k + 1) / len(setup.config.refine))
     assert problem is not None and solution is not None
@@ -247,7 +255,7 @@ def finish(
     )  # fmt: skip
 
 
-def _expected_rest(cov: NDArray[np.float64], head: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+def expected_rest(cov: NDArray[np.float64], head: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """The expected further betas given the first n."""
     return cov[n:, :n] @ np.linalg.solve(cov[:n, :n], head)
 
@@ -402,6 +410,17 @@ def find_joint(
     say = progress or (lambda _stage, _fraction: None)
     clothing = UNDECIDED if setup.clothing == "auto" else CLOTHING[setup.clothing]
     found = solve_joint(setup, clothing, instants, say, cancelled)
+    return settle_joint(setup, clothing, instants, found, cancelled)
+
+
+def settle_joint(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    cancelled: Callable[[], bool] | None,
+) -> tuple[Clothing, JointFit]:
+    """What is worn where that was not said, limbs put elsewhere where that is better, and the last stage again."""
     if setup.clothing == "auto":
         clothing = worn(setup, instants, found)
     several = _limbs_again(setup, clothing, instants, found, cancelled)
