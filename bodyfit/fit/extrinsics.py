@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, Stage
 from bodyfit.fit.joint import (
@@ -58,10 +59,19 @@ class RigConfig:
     """and of how it was said to be turned, each axis"""
     sigma_clock_s: float = 0.02
     """and of its clock against the first sensor's: half a frame at 30 a second is 17 ms"""
-    sigma_floor_m: float = 0.004
+    sigma_floor_m: float = 0.003
     """how well a sensor tells the floor's height at the person's feet"""
-    sigma_floor_deg: float = 0.25
+    sigma_floor_deg: float = 0.1
     """and its tilt"""
+    stereo_floor: float = 3.0
+    """a stereo matcher's floor is this many times worse: its errors grow with the square of the distance"""
+    sigma_form_m: float = 0.003
+    """a body's own form, which the shape basis cannot make: standard deviation of the smooth bumps that stand for it.
+    Without them a trunk that is thicker than the basis can make it turns and shifts the sensors that see it"""
+    bumps: int = 80
+    """how many, spread over the surface"""
+    bump_m: float = 0.10
+    """and their width"""
     coarse: tuple[Stage, ...] = field(
         default_factory=lambda: (
             _refining("rig", 2, 900, 10, 12, 0.12, 0.20, 0.10),
@@ -71,10 +81,10 @@ class RigConfig:
     """from poses found with the sensors where they were said to be"""
     fine: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            _refining("rig last", 1, 2500, 8, 24, 0.04, 0.08, 0.03, max_turn_rad=0.1, robust_floor_m=0.015),
+            _refining("rig last", 1, 2500, 8, 999, 0.04, 0.08, 0.03, max_turn_rad=0.1, robust_floor_m=0.015),
         )
     )
-    """once more, when what is worn is known"""
+    """once more, when what is worn is known, with bumps"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class SensorPlace:
 @dataclass(frozen=True)
 class RigFit:
     """A rig's parameters theta (E,), and the body that they were found with: rotations (T, J, 3, 3), transl (T, 3), one
-    shape (S + garments,) about `mean` (S,), and which instants have a say."""
+    shape (S + garments,) about `mean` (S,), the bumps (metres, none where () ), and which instants have a say."""
 
     layout: RigLayout
     theta: NDArray[np.float64]
@@ -117,6 +127,7 @@ class RigFit:
     shape: NDArray[np.float64]
     mean: NDArray[np.float64]
     chosen: NDArray[np.int64]
+    bumps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def of(self, found: JointFit) -> RigFit:
         """The same rig with the body of a fit."""
@@ -224,7 +235,8 @@ def find_rig(
         rig = rig.with_clocks()
     rig = refine_rig(setup, config, config.coarse, clothing, instants, rig.of(found), cancelled)
     clothing, found = settle_joint(setup, clothing, rig.moved(instants), rig.into(found), cancelled)
-    rig = refine_rig(setup, config, config.fine, clothing, instants, rig.of(found), cancelled)
+    rig = replace(rig.of(found), bumps=np.zeros(config.bumps))
+    rig = refine_rig(setup, config, config.fine, clothing, instants, rig, cancelled)
     moved = rig.moved(instants)
     found = finish(setup, clothing, moved, rig.into(found), cancelled)
     rig = rig.of(found)
@@ -273,7 +285,7 @@ def refine_rig(
         instants: with the sensors where they were said to be.
         rig: where to start.
     """
-    S, G, chosen = setup.model.num_betas, len(GARMENTS), rig.chosen
+    S, G, K, chosen = setup.model.num_betas, len(GARMENTS), len(rig.bumps), rig.chosen
     for stage in stages:
         problem, state = rig_problem(setup, config, stage, clothing, instants, rig)
         best = solve(problem, state, cancelled=cancelled).state
@@ -283,7 +295,14 @@ def refine_rig(
         shape[:n], shape[S:] = shared[:n], shared[n : n + G]
         if n < S:
             shape[n:S] = expected_rest(prior_shape(setup).cov, shape[:n], n)
-        rig = replace(rig, theta=shared[n + G :], rotations=rotations, transl=transl, shape=shape)
+        rig = replace(
+            rig,
+            theta=shared[n + G + K :],
+            bumps=shared[n + G : n + G + K],
+            rotations=rotations,
+            transl=transl,
+            shape=shape,
+        )
     return rig
 
 
@@ -300,7 +319,11 @@ def rig_problem(
     S = model.num_betas
     n = min(stage.num_betas, S)
     prior_of_shape, prior = prior_shape(setup), pose_prior(model.joint_names)
-    mesh = mesh_for(model, stage.level, n, rig.mean, garment_directions(model, rig.mean + rig.shape[:S]))
+    directions = garment_directions(model, rig.mean + rig.shape[:S])
+    K = len(rig.bumps)
+    if K:
+        directions = np.concatenate([directions, bump_directions(model, K, config.bump_m)], 2)
+    mesh = mesh_for(model, stage.level, n, rig.mean, directions)
     items, views, item_sensor, item_delay = [], [], [], []
     for row, t in enumerate(chosen):
         for o in instants[t].observations:
@@ -308,16 +331,36 @@ def rig_problem(
             views.append(make_view(o, stage.pixels))
             item_sensor.append(layout.sensors.index(o.sensor))
             item_delay.append(o.timestamp_s - instants[t].timestamp_s)
-    shape_gaussian = joint_gaussian(prior_of_shape, clothing, n)
+    form = ShapeGaussian(np.zeros(K), np.eye(K) / config.sigma_form_m**2)
+    known = beside(joint_gaussian(prior_of_shape, clothing, n), form)
     velocity = motion_of(rig.rotations, rig.transl, [i.timestamp_s for i in instants], WARM_GAP_S)[chosen]
     problem = RigProblem(
         mesh, views, np.array(items, np.int64), stage, setup.config, prior,
         np.broadcast_to(prior.mean, (len(chosen), *prior.mean.shape)),
-        beside(shape_gaussian, rig_prior(config, layout, instants)), clothing.sigma_behind_m,
+        beside(known, rig_prior(config, layout, instants, len(chosen))), clothing.sigma_behind_m,
         layout=layout, item_sensor=np.array(item_sensor, np.int64), item_delay=np.array(item_delay), velocity=velocity,
     )  # fmt: skip
-    shared = np.concatenate([rig.shape[:n], rig.shape[S:], rig.theta])[None]
+    shared = np.concatenate([rig.shape[:n], rig.shape[S:], rig.bumps, rig.theta])[None]
     return problem, State(rig.rotations[chosen], rig.transl[chosen], shared, np.zeros(len(chosen), np.int64))
+
+
+def bump_directions(model: BodyModel, count: int, width_m: float) -> NDArray[np.float32]:
+    """(V, 3, K) how a metre of each bump moves the surface: along its normals, as a Gaussian about a vertex; the
+    vertices are spread over the rest body, each the farthest from those before it."""
+    from bodyfit.kernels.body import vertex_normals
+
+    rest = model.v_template.astype(np.float32)
+    normals = np.empty_like(rest)
+    vertex_normals(rest, model.faces, normals)
+    apart = np.full(len(rest), np.inf)
+    out = np.empty((*rest.shape, count), np.float32)
+    at = int(rest[:, 1].argmax())
+    for k in range(count):
+        square = ((rest - rest[at]) ** 2).sum(1)
+        out[:, :, k] = normals * np.exp(-0.5 * square / width_m**2)[:, None]
+        apart = np.minimum(apart, square)
+        at = int(apart.argmax())
+    return out
 
 
 def beside(a: ShapeGaussian, b: ShapeGaussian) -> ShapeGaussian:
@@ -328,8 +371,12 @@ def beside(a: ShapeGaussian, b: ShapeGaussian) -> ShapeGaussian:
     return ShapeGaussian(np.concatenate([a.mean, b.mean]), precision)
 
 
-def rig_prior(config: RigConfig, layout: RigLayout, instants: Sequence[Instant]) -> ShapeGaussian:
-    """What is known of a rig (E,) without the person: where the sensors were said to be, and one floor for all."""
+def rig_prior(config: RigConfig, layout: RigLayout, instants: Sequence[Instant], times: int) -> ShapeGaussian:
+    """What is known of a rig (E,) without the person: where the sensors were said to be, and one floor for all.
+
+    The floor is seen as often as the person is. What errs in both stays the same from instant to instant: they keep
+    their proportion, however many instants there are.
+    """
     turn, E = np.radians(config.sigma_turn_deg), layout.size
     precision, pull = np.zeros((E, E)), np.zeros(E)
     for k in range(1, len(layout.sensors)):
@@ -346,11 +393,14 @@ def rig_prior(config: RigConfig, layout: RigLayout, instants: Sequence[Instant])
     floors = floor_planes(instants)
     rows = [k for k, name in enumerate(layout.sensors) if name in floors]
     if len(rows) > 1:
-        A, r, weight = _floor_rows(config, layout, {k: floors[layout.sensors[k]] for k in rows})
+        A, r = _floor_rows(layout, {k: floors[layout.sensors[k]] for k in rows})
+        tilted, high = 1 / np.radians(config.sigma_floor_deg) ** 2, 1 / config.sigma_floor_m**2
+        stereo = {o.sensor for i in instants for o in i.observations if o.noise is not None and o.noise.stereo}
+        worse = [config.stereo_floor if layout.sensors[k] in stereo else 1.0 for k in rows]
+        W = np.concatenate([np.array([tilted, tilted, high]) * times / w**2 for w in worse])
         # the floor that all agree on is unknown too: what is left when it is solved for (Schur's complement)
-        W = np.tile(weight, len(rows))
-        shared = np.tile(np.diag(weight), (len(rows), 1))
-        P = np.diag(W) - shared @ np.diag(1 / (len(rows) * weight)) @ shared.T
+        shared = np.tile(np.eye(3), (len(rows), 1))
+        P = np.diag(W) - (W[:, None] * shared) @ np.linalg.solve(shared.T @ (W[:, None] * shared), shared.T * W)
         precision += A.T @ P @ A
         pull -= A.T @ P @ r
     return ShapeGaussian(np.linalg.solve(precision, pull) if E else pull, precision)
@@ -375,10 +425,10 @@ def floor_planes(instants: Sequence[Instant]) -> Mapping[str, NDArray[np.float64
 
 
 def _floor_rows(
-    config: RigConfig, layout: RigLayout, floors: Mapping[int, NDArray[np.float64]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Two tilts and the height at the person of each sensor's floor: how they follow the rig's parameters (3K, E),
-    their values as given (3K,), radians and metres, and the precision (3,) of each."""
+    layout: RigLayout, floors: Mapping[int, NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two tilts and the height at the person of each sensor's floor: how they follow the rig's parameters (3K, E), and
+    their values as given (3K,), radians and metres."""
     up = np.mean(list(floors.values()), axis=0)[:3]
     up /= np.linalg.norm(up)
     e1 = np.cross(up, [1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])
@@ -396,18 +446,20 @@ def _floor_rows(
             foot = height * up  # from the pivot
             A[3 * row + 2, at : at + 3] = up @ -cross_matrix(foot)
             A[3 * row + 2, at + 3 : at + 6] = up
-    tilted = 1 / np.radians(config.sigma_floor_deg) ** 2
-    return A, r, np.array([tilted, tilted, 1 / config.sigma_floor_m**2])
+    return A, r
 
 
 def rig_covariance(
     setup: FitSetup, config: RigConfig, clothing: Clothing, instants: Sequence[Instant], rig: RigFit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariances of the shape and of the rig (E, E), each with all else unknown."""
-    problem, state = rig_problem(setup, config, setup.config.refine[-1], clothing, instants, rig)
-    shared, _ = covariances(replace(problem, shared_noise=True, break_ties=False).linearize(state))
-    n = problem.mesh.num_shape
-    return shared[:n, :n], shared[n:, n:]
+    found = []
+    for stage, bumps in ((setup.config.refine[-1], np.zeros(0)), (config.fine[-1], rig.bumps)):
+        problem, state = rig_problem(setup, config, stage, clothing, instants, replace(rig, bumps=bumps))
+        shared, _ = covariances(replace(problem, shared_noise=True, break_ties=False).linearize(state))
+        n = problem.mesh.num_shape
+        found.append((shared[:n, :n], shared[n:, n:]))
+    return found[0][0], found[1][1]
 
 
 def places_of(
