@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bodyfit.body.model import SEXES, BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, DeviceError, FrameError, InputError, PersonNotFoundError
 from bodyfit.fit.blas import one_blas_thread
@@ -123,6 +126,25 @@ def with_gradient(setup: FitSetup, renderer: str) -> FitSetup:
     return replace(setup, config=config, refiner=GradientSolver(drawing), method=f"gradient, {renderer}")
 
 
+def stamped_delays(recording: Recording, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """By sensor (T,) seconds from each instant to when its depth was taken, as its own stamps say; zero without stamps.
+
+    A clock that is off by more than half of the usual gap started at another moment: of such a one only the
+    jitter counts.
+    """
+    times = recording.timestamps_s
+    half = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    out = {}
+    for name in names:
+        stamps = recording.stream_timestamps_s.get(f"{name}.depth_s")
+        late = np.zeros(len(times)) if stamps is None else stamps - times
+        known = late[np.isfinite(late)]
+        middle = float(np.median(known)) if len(known) else 0.0
+        late = late - middle if abs(middle) > half else late
+        out[name] = np.where(np.isfinite(late), late, 0.0)
+    return out
+
+
 def look(
     recording: Recording,
     frames: Sequence[int] | None,
@@ -143,6 +165,7 @@ def look(
     for i in chosen:
         if not 0 <= i < recording.num_frames:
             raise InputError("frames", f"positions from 0 to {recording.num_frames - 1}", str(i))
+    late = stamped_delays(recording, sensors or names)
     instants: list[Instant] = []
     skipped: dict[int, str] = {}
     first: BodyfitError | None = None
@@ -158,7 +181,7 @@ def look(
                     raise PersonNotFoundError(
                         f"frame {i} of {name}", f"at least {MIN_PERSON_PIXELS} pixels with depth on the person", "fewer"
                     )
-                seen.append(found)
+                seen.append(replace(found, timestamp_s=found.timestamp_s + float(late[name][i])))
             except (PersonNotFoundError, FrameError) as error:
                 first = first or error
                 skipped[i] = str(error)

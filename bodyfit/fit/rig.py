@@ -12,7 +12,7 @@ T_world_depth becomes D · T_world_depth; the floor that this sensor saw moves w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,12 @@ class RigProblem(Problem):
         every, places = state.rotations.copy(), state.transl.copy()
         every[n], places[n] = rotations, transl
         return State(every, places, shape, state.group), L
+
+
+def seen_late(problem: Problem, delays_s: NDArray[np.float64], velocity: NDArray[np.float64]) -> RigProblem:
+    """The same problem, each item of which sees its instant so many seconds later; velocity (N, Q) moves the poses."""
+    own = {f.name: getattr(problem, f.name) for f in fields(Problem) if f.init}
+    return RigProblem(**own, item_sensor=np.zeros(len(delays_s), np.int64), item_delay=delays_s, velocity=velocity)
 
 
 def motion_of(
