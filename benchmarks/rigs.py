@@ -33,11 +33,11 @@ OFF_MODEL_MM = 3.0
 PLACE_M, TURN_DEG = 0.02, 1.0
 """how far each sensor but the first is said to stand from where it stands"""
 FOUND_M, FOUND_DEG = 0.005, 0.3
-INSTANTS, GAP_S = 12, 0.2
+INSTANTS, GAP_S = 10, 0.2
 """instants of a rig whose places are sought, and the time between them"""
 CLOCK_INSTANTS, CLOCK_GAP_S = 16, 1 / 30
-CLOCK_EVERY = 4
-"""every fourth rig's clocks are put out of step too"""
+CLOCK_EVERY = 5
+"""every fifth rig's clocks are put out of step too"""
 KEY_S = 0.8
 """from one pose to the next"""
 
@@ -335,8 +335,9 @@ person's place, *sensor* that of its own place, which a turn of 0.1° moves by 4
         ("sensors", "number", "sensor, mm", "turn, °", "person, mm", f"sensor within {ok}", f"person within {ok}"), rows
     )
     text += (
-        f"\n\nErrors over the stated standard deviation, root mean square: place {np.sqrt((ratio[:, 0] ** 2).mean()):.2f},"
-        f" turn {np.sqrt((ratio[:, 1] ** 2).mean()):.2f} (1 where it is right). Joints of these fits:"
+        "\n\nErrors over the stated standard deviation, root mean square: place"
+        f" {np.sqrt((ratio[:, 0] ** 2).mean()):.2f}, turn {np.sqrt((ratio[:, 1] ** 2).mean()):.2f} (1 where"
+        " it is right). Joints of these fits:"
         f" {1000 * np.median([r['sought']['body']['joints_m'] for r in records]):.1f} mm, rest pose"
         f" {1000 * np.median([r['sought']['body']['rest_m'] for r in records]):.1f} mm (medians)."
     )

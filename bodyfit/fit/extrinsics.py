@@ -32,6 +32,7 @@ from bodyfit.fit.joint import (
     settle_joint,
     solve_joint,
     told_starter,
+    worn,
 )
 from bodyfit.fit.mesh import GARMENTS, mesh_for
 from bodyfit.fit.pose_prior import pose_prior
@@ -184,6 +185,12 @@ def _middle(o: Observation) -> NDArray[np.float64]:
     return person_points_world(o).mean(0)
 
 
+def check_sensors(names: Sequence[str]) -> None:
+    """Refuses to look for the place of a single sensor: nothing says where it is but itself."""
+    if len(names) < 2:
+        raise InputError("refine_extrinsics", "a recording of two or more sensors", f"one ({', '.join(names)})")
+
+
 def check_rig(instants: Sequence[Instant]) -> tuple[str, ...]:
     """The sensors that see the person, in the order in which they first do.
 
@@ -234,11 +241,16 @@ def find_rig(
     if dense(instants):
         rig = rig.with_clocks()
     rig = refine_rig(setup, config, config.coarse, clothing, instants, rig.of(found), cancelled)
-    clothing, found = settle_joint(setup, clothing, rig.moved(instants), rig.into(found), cancelled)
-    rig = replace(rig.of(found), bumps=np.zeros(config.bumps))
+    found = rig.into(found)
+    if setup.clothing == "auto":
+        clothing = worn(setup, rig.moved(instants), found)
+    rig = replace(rig, bumps=np.zeros(config.bumps))
     rig = refine_rig(setup, config, config.fine, clothing, instants, rig, cancelled)
     moved = rig.moved(instants)
-    found = finish(setup, clothing, moved, rig.into(found), cancelled)
+    found = rig.into(found)
+    clothing, settled = settle_joint(setup, clothing, moved, found, cancelled)
+    # the body as it was found with bumps is none of the model's
+    found = finish(setup, clothing, moved, found, cancelled) if settled is found else settled
     rig = rig.of(found)
     shape_cov, covariance = rig_covariance(setup, config, clothing, instants, rig)
     found = replace(found, shape_cov=shape_cov)
@@ -403,7 +415,7 @@ def rig_prior(config: RigConfig, layout: RigLayout, instants: Sequence[Instant],
         P = np.diag(W) - (W[:, None] * shared) @ np.linalg.solve(shared.T @ (W[:, None] * shared), shared.T * W)
         precision += A.T @ P @ A
         pull -= A.T @ P @ r
-    return ShapeGaussian(np.linalg.solve(precision, pull) if E else pull, precision)
+    return ShapeGaussian(np.asarray(np.linalg.solve(precision, pull), np.float64), precision)
 
 
 def _sensor_place(instants: Sequence[Instant], name: str) -> NDArray[np.float64]:

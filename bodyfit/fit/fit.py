@@ -19,6 +19,7 @@ from bodyfit.fit.result import FitResult
 from bodyfit.observe.observation import Observation, observe
 
 if TYPE_CHECKING:
+    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.recording.native import Recording
 
 Progress = Callable[[str, float], None]
@@ -39,6 +40,7 @@ def fit(
     config: FitConfig | None = None,
     solver: str = "lm",
     renderer: str = "native",
+    refine_extrinsics: bool | RigConfig = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> FitResult:
@@ -55,6 +57,8 @@ def fit(
         device: cpu or auto; cuda does not exist yet.
         solver: lm (Levenberg-Marquardt) or gradient: what refines the start that was found.
         renderer: native, redner or mitsuba: whose images the gradient is of; lm takes no other than native.
+        refine_extrinsics: find the sensors' places (and clocks, in a sequence) from the person, all but the first's;
+            a RigConfig says how roughly they are known.
         progress: called with what is done and the fraction of the whole.
         cancelled: asked between steps; True ends the fit with what it has.
 
@@ -64,6 +68,8 @@ def fit(
     """
     check_options(sex, clothing, device)
     check_solver(solver, renderer)
+    if refine_extrinsics and solver != "lm":
+        raise InputError("refine_extrinsics", "the solver lm", repr(solver))
     say = progress or (lambda _stage, _fraction: None)
     body = model if isinstance(model, BodyModel) else load_body_model(model)
     if not isinstance(recording, (str, Path)):
@@ -73,6 +79,11 @@ def fit(
 
         source = open_recording(Path(recording))
     setup = FitSetup(body, sex, clothing, config or FitConfig())
+    if refine_extrinsics:
+        from bodyfit.fit.extrinsics import RigConfig, check_sensors
+
+        check_sensors(list(sensors or (s.name for s in source.sensors)))
+        setup = replace(setup, rig=RigConfig() if refine_extrinsics is True else refine_extrinsics)
     if solver == "gradient":
         setup = with_gradient(setup, renderer)
     with one_blas_thread():
