@@ -354,9 +354,12 @@ def test_stamps_of_a_common_clock_and_of_another() -> None:
 @pytest.fixture(scope="module")
 def recorded(takes: list[Take], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first instant on disk, both sensors, the second one said to be elsewhere."""
-    frames = [take.instants[0].frames[name] for take, name in zip(takes, NAMES, strict=True)]
     true = [take.T_world_depth[0] for take in takes]
     said = [true[0], off_by(true[1])]
+    frames = [
+        replace(take.instants[0].frames[name], T_world_depth=T)
+        for take, name, T in zip(takes, NAMES, said, strict=True)
+    ]
     sensors = [Sensor(name, f.depth_camera, T) for name, f, T in zip(NAMES, frames, said, strict=True)]
     folder = tmp_path_factory.mktemp("rig") / "rec"
     return write_recording(folder, sensors, frames, tuple(takes[0].gravity_world.tolist()))

@@ -66,6 +66,11 @@ class RigConfig:
     """and its tilt"""
     stereo_floor: float = 3.0
     """a stereo matcher's floor is this many times worse: its errors grow with the square of the distance"""
+    sensor_deg: float = 0.06
+    """what a depth sensor's own slow errors, a millimetre or two that vary over the image, turn it by, each axis: the
+    person does not show it, so it is added to what is told to be unknown"""
+    sensor_m: float = 0.001
+    """and shift it by, each axis"""
     sigma_form_m: float = 0.003
     """a body's own form, which the shape basis cannot make: standard deviation of the smooth bumps that stand for it.
     Without them a trunk that is thicker than the basis can make it turns and shifts the sensors that see it"""
@@ -489,7 +494,9 @@ def places_of(
             out.append(SensorPlace(name, found, given, True, 0.0, 0.0, 0.0, 0.0, delay, delay))
             continue
         at = layout.of(k)
-        cov = covariance[at, at]
+        slow = np.zeros(layout.each)
+        slow[:3], slow[3:6] = np.radians(config.sensor_deg) ** 2, config.sensor_m**2
+        cov = covariance[at, at] + np.diag(slow)
         moved = float(np.linalg.norm(found[:3, 3] - given[:3, 3]))
         turned = float(np.degrees(np.linalg.norm(rig.theta[at][:3])))
         G = np.concatenate([-cross_matrix(found[:3, 3] - layout.pivot - rig.theta[at][3:6]), np.eye(3)], 1)
