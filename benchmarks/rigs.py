@@ -254,7 +254,7 @@ def work(seed: int) -> Record:
 
     model = load_body_model(None)
     case = case_of(seed)
-    times = np.arange(INSTANTS) * GAP_S
+    times = (np.arange(INSTANTS) * GAP_S).tolist()
     takes = film_rig(model, case, times)
     began = time.process_time()
     record: Record = {**vars(case), "compared": compare(model, case, takes, times)}
@@ -263,7 +263,7 @@ def work(seed: int) -> Record:
     record["cpu_s"] = (middle - began, time.process_time() - middle)
     record["clocks"] = None
     if seed % CLOCK_EVERY == 0:
-        times = np.arange(CLOCK_INSTANTS) * CLOCK_GAP_S
+        times = (np.arange(CLOCK_INSTANTS) * CLOCK_GAP_S).tolist()
         delays = [0.0] + [case.delay_s * (-1) ** k for k in range(1, case.sensors)]
         late = film_rig(model, case, times, delays)
         record["clocks"] = {"delays_s": delays[1:], **find_places(model, case, late, times)}
