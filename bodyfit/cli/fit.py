@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -91,6 +91,12 @@ ExtrinsicsSigmaOption = Annotated[
     str | None,
     typer.Option("--extrinsics-sigma", metavar="CM,DEG", help="How roughly the places are known: 5,3 where not given."),
 ]
+VideoOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--video/--no-video", help="overlay.mp4 of a motion; without either, where PyAV (the extra video) is installed."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -126,15 +132,22 @@ def fit_command(
     renderer: RendererOption = Backend.native,
     refine_extrinsics: RefineExtrinsicsOption = False,
     extrinsics_sigma: ExtrinsicsSigmaOption = None,
+    video: VideoOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a body to a recording and write it to OUT.
 
-    OUT holds fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply, overlay/NNNNNN.png and summary.png;
+    OUT holds fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply, overlay/NNNNNN.png and summary.png, and of
+    a motion (frames at most 0.2 s apart) motion.npz, joints.csv, motion.bvh, motion.glb and overlay.mp4 besides;
     it is written whole or not at all.
     """
     from bodyfit.export.folder import check_out_folder
+
+    if video:
+        from bodyfit.picture.video import check_video
+
+        check_video()
 
     request = FitRequest(
         recording=recording,
@@ -152,7 +165,7 @@ def fit_command(
     )
     check_out_folder(out, force=force)
     result = run_fit(request, quiet=as_json)
-    names = write_result(result, out, force=force)
+    names = write_result(result, out, force=force, recording=recording, video=video, sensors=request.sensors)
     show_result(result, out, names, as_json=as_json)
     if not result.converged:
         raise typer.Exit(NOT_BELIEVED)
@@ -173,7 +186,7 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             model=body,
             sex=request.sex,
             clothing=request.clothing,
-            frames=None if request.frames is None else _positions(recording, request.frames),
+            frames=None if request.frames is None else positions_of(recording, request.frames),
             sensors=request.sensors,
             person=request.person,
             device=request.device,
@@ -194,7 +207,7 @@ def _rig_config(request: FitRequest) -> bool | RigConfig:
     return RigConfig(sigma_place_m=centimetres / 100, sigma_turn_deg=degrees)
 
 
-def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
+def positions_of(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     """Where the frames of these numbers are in the recording."""
     where = {int(index): i for i, index in enumerate(recording.indices)}
     missing = [index for index in indices if index not in where]
@@ -204,11 +217,55 @@ def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     return [where[index] for index in indices]
 
 
-def write_result(result: FitResult, out: Path, *, force: bool) -> list[str]:
-    """Writes the folder of a fit with its pictures; returns the names of its files."""
+def write_result(
+    result: FitResult,
+    out: Path,
+    *,
+    force: bool,
+    recording: Path | None = None,
+    video: bool | None = False,
+    sensors: tuple[str, ...] | None = None,
+    meshes: bool = True,
+) -> list[str]:
+    """Writes the folder of a fit with its pictures; returns the names of its files.
+
+    Args:
+        recording: where the film's pictures are read again that the result does not hold.
+        video: whether a motion gets its film; None: where PyAV is installed.
+        sensors: whose pictures the film shows, all where None.
+        meshes: whether mesh/NNNNNN.ply are written.
+    """
     from bodyfit.export.folder import write_fit_folder
 
-    return write_fit_folder(result, out, pictures=pictures(result), force=force)
+    films = [film(result, recording, sensors)] if wants_film(result, video) else []
+    return write_fit_folder(result, out, pictures=pictures(result), films=films, meshes=meshes, force=force)
+
+
+def wants_film(result: FitResult, video: bool | None) -> bool:
+    """Whether overlay.mp4 is to be written; None: of a motion, where PyAV is installed."""
+    from bodyfit.export.motion import is_motion
+
+    if video is False or not is_motion(result):
+        return False
+    from bodyfit.picture.video import has_video
+
+    return video is True or has_video()
+
+
+def film(
+    result: FitResult, recording: Path | None, sensors: tuple[str, ...] | None
+) -> tuple[str, Callable[[Path], object]]:
+    """Name of the film within the folder, and what writes it; the recording is opened only then."""
+    from bodyfit.export.result_npz import frame_rate
+    from bodyfit.picture.video import FILE_NAME, shots, write_video
+    from bodyfit.recording.native import open_recording
+
+    def write(path: Path) -> None:
+        source = None if recording is None else open_recording(recording)
+        instants = shots(result, source, sensors=sensors)
+        write_video(path, instants, result.model.faces, rate=frame_rate(sorted(result.timestamps_s)))
+
+    return FILE_NAME, write
 
 
 def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -106,7 +106,7 @@ def print_quality(result: FitResult) -> None:
             str(q.frame_index),
             f"{q.depth_residual_m * 1000:.1f} mm",
             f"{q.silhouette_iou * 100:.0f} %",
-            f"{len(seen)} of {len(q.coverage)}",
+            f"{len(seen)} of {len(q.coverage)}" if q.coverage else "not looked at",
             "" if q.believed else "NOT BELIEVED",
         ))  # fmt: skip
     columns = [

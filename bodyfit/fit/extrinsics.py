@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, Stage
+from bodyfit.fit.hypotheses import STANCES, stance_pose
 from bodyfit.fit.joint import (
     WARM_GAP_S,
     FitSetup,
@@ -274,7 +275,7 @@ def sketch_rig(
     centimetres would have every instant searched for poses that explain them."""
     t = max(range(len(instants)), key=lambda t: len(instants[t].observations))
     shape, told, starter = told_starter(setup, clothing, instants, cancelled)
-    start = starter.rough(instants[t].observations)
+    start = starter.search_poses(instants[t].observations, [stance_pose(starter.names, s) for s in STANCES])
     S = setup.model.num_betas
     full = np.zeros(S + len(GARMENTS))
     full[:S] = told.mean - shape.mean

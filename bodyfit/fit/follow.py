@@ -50,10 +50,10 @@ class Expected(Problem):
         cost = 0.5 * w * float((theta * theta).sum()) + 0.5 * float(shift @ shift) / self.sigma_move_m**2
         out.instant_cost[0] += cost
         out.cost[0] += cost
-        out.pose_gradient[0, : 3 * joints] += w * np.einsum("jab,ja->jb", D, theta).ravel()
-        blocks = w * np.einsum("jab,jac->jbc", D, D)
-        for j in range(joints):
-            out.A[0, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += blocks[j]
+        out.pose_gradient[0, : 3 * joints] += w * (theta[:, None] @ D).ravel()
+        blocks = out.A[0, : 3 * joints, : 3 * joints].reshape(joints, 3, joints, 3)
+        each = np.arange(joints)
+        blocks[each, :, each, :] += w * (np.swapaxes(D, 1, 2) @ D)
         i = np.arange(3 * joints, 3 * joints + 3)
         out.pose_gradient[0, i] += shift / self.sigma_move_m**2
         out.A[0, i, i] += 1.0 / self.sigma_move_m**2

@@ -17,7 +17,7 @@ from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
 from bodyfit.fit.view import View
-from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle, nearest_rotation
+from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 
 TELLING = ("pelvis", "left_hip", "right_hip", "spine1", "spine2", "spine3", "left_shoulder", "right_shoulder")
 """joints whose turn shows other sides of the body"""
@@ -94,19 +94,16 @@ class OnlineShape:
         self.precision = self._base.copy()
         self.version = 0
         rng = np.random.default_rng(0)
-        self._sample = rng.choice(len(mesh.template), min(SAMPLE, len(mesh.template)), replace=False)
+        sample = rng.choice(len(mesh.template), min(SAMPLE, len(mesh.template)), replace=False)
+        self._sample_dirs = mesh.shapedirs[sample][:, :, : mesh.num_betas].astype(np.float64)
+        self._know()
 
-    @property
-    def cov(self) -> NDArray[np.float64]:
-        """(X, X) covariance of x."""
-        return np.asarray(np.linalg.inv(self.precision), np.float64)
-
-    @property
-    def vertex_sd_m(self) -> float:
-        """Median standard deviation of the rest shape's vertices, metres, without the clothes."""
-        n = self.mesh.num_betas
-        d = self.mesh.shapedirs[self._sample][:, :, :n].astype(np.float64)
-        return float(np.sqrt(np.median(np.einsum("vcs,st,vct->v", d, self.cov[:n, :n], d))))
+    def _know(self) -> None:
+        """How well the shape is known: cov (X, X) of x; vertex_sd_m, the median standard deviation of the rest shape's
+        vertices, metres, without the clothes."""
+        self.cov = np.asarray(np.linalg.inv(self.precision), np.float64)
+        d, n = self._sample_dirs, self.mesh.num_betas
+        self.vertex_sd_m = float(np.sqrt(np.median(((d @ self.cov[:n, :n]) * d).sum((1, 2)))))
 
     @property
     def frozen(self) -> bool:
@@ -119,12 +116,12 @@ class OnlineShape:
 
     def is_new(self, rotations: NDArray[np.float64]) -> bool:
         """Whether a pose (J, 3, 3) shows the body as no frame before did."""
-        now = rotations[self._telling]
-        for known in self._seen:
-            turn = np.linalg.norm(axis_angle_from_matrix(np.swapaxes(known, 1, 2) @ now), axis=1)
-            if turn.max() < self.novel_rad:
-                return False
-        return True
+        if not self._seen:
+            return True
+        # angle of K'N by its trace; the largest of a pose's joints has to differ from every pose that is known
+        trace = np.einsum("kjab,jab->kj", np.stack(self._seen), rotations[self._telling])
+        angle = np.arccos(np.clip(0.5 * (trace - 1), -1, 1))
+        return bool((angle.max(1) >= self.novel_rad).all())
 
     def add(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], views: Sequence[View]) -> None:
         """Takes a frame in."""
@@ -170,3 +167,4 @@ class OnlineShape:
         vector = self._base_vector + sum(k.vector for k in self.keyframes)
         self.x = np.asarray(np.linalg.solve(self.precision, vector), np.float64)
         self.version += 1
+        self._know()
