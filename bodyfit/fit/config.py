@@ -78,7 +78,7 @@ class SequenceConfig:
     """person pixels aimed at"""
     iterations: int = 8
     """steps at most, once without feet and once with them"""
-    looseness: float = 2.0
+    looseness: float = 1.0
     """factor on the accelerations' scales; above 1 lets people move more abruptly"""
     retrace: bool = True
     """whether limbs that leap are followed again from both sides"""

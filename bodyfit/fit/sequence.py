@@ -144,7 +144,7 @@ def solve_chain(
         rotations.copy(), transl.copy(), np.zeros((T, Q, Q)) if cov is None else cov.copy(), 0, StopReason.CONVERGED,
         np.zeros((T, len(soles.rest))),
     )  # fmt: skip
-    seen = np.zeros((T, Q, Q))
+    seen = np.zeros((0, Q, Q))
     steps, reason, first = 0, StopReason.CONVERGED, 0
     while first < T:
         last = T if T - first <= terms.window + terms.ahead else first + terms.window
@@ -156,7 +156,8 @@ def solve_chain(
             window.keep(T)
             break
         window.keep(window.end)
-        window.spread(seen, last)
+        # what the next window holds still is not known exactly either
+        seen = np.concatenate([seen, window.spread(seen[len(seen) - window.held :], last)])[-terms.ahead :]
         first = last
         if progress is not None:
             progress("all poses together", first / T)
@@ -353,20 +354,22 @@ class Window:
         self.poses.transl[self.begin + k : self.begin + stop] = self.state.transl[k:stop]
         self.poses.stands[self.begin + k : self.begin + stop] = self.stands[k:stop]
 
-    def spread(self, seen: NDArray[np.float64], last: int) -> None:
-        """Covariances of the free poses before `last`; `seen` (T, Q, Q) keeps what the sensors said of each instant
-        for the next window, which holds these instants though they are not known exactly."""
+    def spread(self, held: NDArray[np.float64], last: int) -> NDArray[np.float64]:
+        """Writes the covariances of the free poses before `last`; `held` (k, Q, Q) is what the sensors said of those
+        that are held, as it is returned of those that were free (last - free, Q, Q)."""
         k, s = self.held, self.state
         problem = replace(self.problem, shared_noise=True, break_ties=False, _scratch=[])
         mine = State(s.rotations[k:], s.transl[k:], s.shape, s.group[k:])
-        seen[self.begin + k : self.end] = problem.linearize(mine).A
-        band = Band.zeros(len(s.rotations), seen.shape[1], REACH)
+        own = problem.linearize(mine).A
+        band = Band.zeros(len(s.rotations), own.shape[1], REACH)
         self.couplings(s, band)
-        band.diagonal[:] += seen[self.begin : self.end]
+        band.diagonal[:k] += held
+        band.diagonal[k:] += own
         i = np.arange(band.diagonal.shape[1])
         band.diagonal[:, i, i] += 1e-9 * (1.0 + band.diagonal[:, i, i].max(1, keepdims=True))
         stop = last - self.begin
         self.poses.cov[self.begin + k : last] = band_cholesky(band).marginals()[k:stop]
+        return own[: stop - k]
 
     def couplings(self, state: State, band: Band) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Costs and gradients of what couples instants; its Hessian is added to the band."""

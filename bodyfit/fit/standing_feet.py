@@ -41,6 +41,14 @@ class Soles:
     """(J, J) whether the second joint moves with the first"""
 
 
+def joints_below(parents: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(J, J) whether the second joint moves with the first, itself included."""
+    below = np.eye(len(parents), dtype=bool)
+    for j in range(1, len(parents)):
+        below[:, j] |= below[:, parents[j]]
+    return below
+
+
 def soles_of(mesh: Mesh, shape: NDArray[np.float64]) -> Soles:
     """The soles of a mesh at a shape (S,)."""
     ids = mesh.floor_vertices
@@ -49,9 +57,7 @@ def soles_of(mesh: Mesh, shape: NDArray[np.float64]) -> Soles:
     weights = np.zeros((len(ids), J))
     for k in range(mesh.weights.shape[1]):
         np.add.at(weights, (np.arange(len(ids)), mesh.weight_joints[ids, k]), mesh.weights[ids, k].astype(np.float64))
-    below = np.eye(J, dtype=bool)
-    for j in range(1, J):
-        below[:, j] |= below[:, mesh.parents[j]]
+    below = joints_below(mesh.parents)
     foot = (mesh.template[ids, 0] < 0).astype(np.int64)
     return Soles(rest, weights, foot, mesh.joint_template + mesh.jointdirs @ shape, mesh.parents, below)
 
