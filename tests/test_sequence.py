@@ -355,7 +355,8 @@ def test_a_recording_is_solved_together_once_it_moves(
     quick = replace(setup, config=replace(setup.config, refine=(stage,), sequence=TERMS))
     prior, tight, n = prior_shape(setup), CLOTHING["tight"], 4
     poses = axis_angle_from_matrix(truth[0])
-    instants = [Instant(t, t / 30.0, (seen(model, prior.mean, poses[t], truth[1][t]),)) for t in range(n)]
+    observations = [seen(model, prior.mean, p, x) for p, x in zip(poses[:n], truth[1], strict=False)]
+    instants = [Instant(t, t / 30.0, (replace(o, timestamp_s=t / 30.0),)) for t, o in enumerate(observations)]
     state = State(shaken[0][:n], shaken[1][:n], np.zeros((1, model.num_betas + len(GARMENTS))), np.zeros(n, np.int64))
 
     def say(_stage: str, _fraction: float) -> None:
@@ -372,6 +373,9 @@ def test_a_recording_is_solved_together_once_it_moves(
     )
     off_switch = replace(quick, config=replace(quick.config, sequence=None))
     assert together(off_switch, tight, instants, start, say, None) is start
+    late = [replace(i, observations=(replace(i.observations[0], timestamp_s=i.timestamp_s + 0.02),)) for i in instants]
+    delayed = together(quick, tight, late, start, say, None)
+    assert not np.array_equal(delayed.rotations, found.rotations)
     slow = [replace(i, timestamp_s=float(i.index)) for i in instants]
     assert together(quick, tight, slow, start, say, None) is start
     assert together(replace(quick, method="gradient, native"), tight, instants, start, say, None) is start

@@ -23,8 +23,9 @@ from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
-from bodyfit.fit.problem import Problem, ShapeGaussian, State
+from bodyfit.fit.problem import Problem, Scratch, ShapeGaussian, State
 from bodyfit.fit.retrace import Retracing, Way, retrace
+from bodyfit.fit.rig import seen_late
 from bodyfit.fit.smooth import REACH, USUAL_FLICKER, acceleration_sigmas, flicker, smooth_terms
 from bodyfit.fit.solver import MEMORY, WORST_DAMPING, StopReason, moved, solve
 from bodyfit.fit.standing_feet import Soles, sole_places, soles_of, standing, standing_terms
@@ -47,7 +48,9 @@ class Chain:
     """What is known of a moving person before the poses are solved together.
 
     views: each instant's; times_s (T,) seconds; mesh: the body at its found shape, with one direction that is not used
-    (`held_mesh`); sigma_behind_m: how far the skin may lie behind the seen surface.
+    (`_held_mesh` of a joint fit); sigma_behind_m: how far the skin may lie behind the seen surface; delays_s: for each
+    instant's views, by how much later they were taken, None where all are of one time; velocity (T, Q) rad/s and m/s:
+    how the poses move meanwhile.
     """
 
     views: Sequence[Sequence[View]]
@@ -56,6 +59,8 @@ class Chain:
     prior: PosePrior
     sigma_behind_m: float
     config: FitConfig
+    delays_s: Sequence[Sequence[float]] | None = None
+    velocity: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,12 @@ def refine_sequence(
     Raises:
         InputError: not as many poses as instants.
     """
-    from bodyfit.fit.joint import _held_mesh, prior_shape
+    from bodyfit.fit.joint import _held_mesh, motion_between, prior_shape
 
     how = terms or setup.config.sequence or SequenceConfig()
     if len(instants) != len(start.rotations):
         raise InputError("start", f"{len(instants)} poses, one an instant", str(len(start.rotations)))
+    poses = State(start.rotations, start.transl, np.zeros((1, 1)), np.zeros(len(instants), np.int64))
     chain = Chain(
         [[make_view(o, how.pixels) for o in instant.observations] for instant in instants],
         np.array([i.timestamp_s for i in instants]),
@@ -116,6 +122,8 @@ def refine_sequence(
         pose_prior(setup.model.joint_names),
         clothing.sigma_behind_m,
         setup.config,
+        [[o.timestamp_s - instant.timestamp_s for o in instant.observations] for instant in instants],
+        motion_between(instants, poses),
     )
     found = solve_chain(chain, start.rotations, start.transl, how, cov=start.pose_cov, progress=progress,
                         cancelled=cancelled)  # fmt: skip
@@ -282,14 +290,13 @@ class Window:
             window_m=0.08,
             max_turn_rad=0.3,
         )
-        mean = self.chain.prior.mean[None]
+        scratch: list[Scratch] = []
         problems: dict[int, Problem] = {}
 
         def problem_of(t: int) -> Problem:
             if t not in problems:
-                views = self.chain.views[self.begin + k + t]
-                items = np.array([(0, v) for v in range(len(views))], np.int64)
-                problems[t] = replace(self.problem, views=views, items=items, stage=stage, pose_mean=mean)
+                at = self.begin + k + t
+                problems[t] = replace(_problem(self.chain, how, at, at + 1), stage=stage, _scratch=scratch)
             return problems[t]
 
         s, n = self.state, len(self.times) - k
@@ -385,16 +392,21 @@ def _floor(views: Sequence[View]) -> NDArray[np.float64]:
 
 
 def _problem(chain: Chain, terms: SequenceConfig, first: int, end: int) -> Problem:
-    views, items = [], []
+    views, items, delays = [], [], []
     for n in range(first, end):
-        for view in chain.views[n]:
+        late = chain.delays_s[n] if chain.delays_s is not None else [0.0] * len(chain.views[n])
+        for view, delay in zip(chain.views[n], late, strict=True):
             items.append((n - first, len(views)))
             views.append(view)
+            delays.append(delay)
     mean = np.broadcast_to(chain.prior.mean, (end - first, *chain.prior.mean.shape))
-    return Problem(
+    plain = Problem(
         chain.mesh, views, np.array(items, np.int64).reshape(-1, 2), sequence_stage(chain.config, terms), chain.config,
         chain.prior, mean, HELD_SHAPE, chain.sigma_behind_m,
     )  # fmt: skip
+    if chain.velocity is None or not chain.velocity.any():
+        return plain
+    return seen_late(plain, np.array(delays), chain.velocity[first:end])
 
 
 def sequence_stage(config: FitConfig, terms: SequenceConfig) -> Stage:
