@@ -384,6 +384,22 @@ def fit_instants(
     if not instants:
         raise InputError("instants", "at least one", "none")
     say = progress or (lambda _stage, _fraction: None)
+    clothing, found = find_joint(setup, instants, progress=say, cancelled=cancelled)
+    say("measuring", 0.9)
+    result = make_result(setup, clothing, instants, found, skipped or {})
+    say("done", 1.0)
+    return result
+
+
+def find_joint(
+    setup: FitSetup,
+    instants: Sequence[Instant],
+    *,
+    progress: Callable[[str, float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Clothing, JointFit]:
+    """What is worn, and the joint solution: all of a fit but its measurements."""
+    say = progress or (lambda _stage, _fraction: None)
     clothing = UNDECIDED if setup.clothing == "auto" else CLOTHING[setup.clothing]
     found = solve_joint(setup, clothing, instants, say, cancelled)
     if setup.clothing == "auto":
@@ -393,7 +409,4 @@ def fit_instants(
         # which of them is right shows only when all of it is settled
         ends = [finish(setup, clothing, instants, s, cancelled) for s in several]
         found = min(ends, key=lambda end: end.cost)
-    say("measuring", 0.9)
-    result = make_result(setup, clothing, instants, found, skipped or {})
-    say("done", 1.0)
-    return result
+    return clothing, found

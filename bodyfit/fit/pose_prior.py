@@ -85,33 +85,27 @@ def pose_prior(joint_names: tuple[str, ...]) -> PosePrior:
 def log_rotation(R: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Axis-angle θ (..., 3) of R (..., 3, 3) and dθ/dδ (..., 3, 3) for R·exp δ (inverse right Jacobian of SO(3);
     Solà et al. 2018, "A micro Lie theory", eq. 144)."""
-    from bodyfit.rotation import axis_angle_from_matrix
+    from bodyfit.kernels.rotations import log_rotations
 
-    theta = axis_angle_from_matrix(R)
-    angle = np.linalg.norm(theta, axis=-1)
-    safe = np.where(angle < 1e-4, 1.0, angle)
-    c = np.where(angle < 1e-4, 1.0 / 12.0, 1.0 / safe**2 - (1 + np.cos(safe)) / (2 * safe * np.sin(safe) + 1e-12))
-    K = np.zeros((*theta.shape, 3))
-    K[..., 0, 1], K[..., 0, 2], K[..., 1, 2] = -theta[..., 2], theta[..., 1], -theta[..., 0]
-    K[..., 1, 0], K[..., 2, 0], K[..., 2, 1] = theta[..., 2], -theta[..., 1], theta[..., 0]
-    return theta, np.eye(3) + 0.5 * K + c[..., None, None] * (K @ K)
+    flat = np.ascontiguousarray(R, np.float64).reshape(-1, 3, 3)
+    theta, D = np.empty((len(flat), 3)), np.empty((len(flat), 3, 3))
+    log_rotations(flat, theta, D)
+    return theta.reshape(R.shape[:-1]), D.reshape(R.shape)
 
 
 def pose_prior_terms(
     R: NDArray[np.float64], mean: NDArray[np.float64], prior: PosePrior, widen: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3)."""
+    from bodyfit.kernels.rotations import about
+
     theta, D = log_rotation(R)
-    inv = 1.0 / (prior.sigma * widen)
-    r = (theta - mean) * inv
-    inv_limit = np.where(np.isfinite(prior.sigma), 1.0 / SIGMA_LIMIT, 0.0)
-    over = np.where(theta > prior.high, theta - prior.high, np.where(theta < prior.low, theta - prior.low, 0.0))
-    q = over * inv_limit
-    cost = 0.5 * ((r * r).sum((1, 2)) + (q * q).sum((1, 2)))
-    pull = r * inv + q * inv_limit
-    stiff = inv * inv + np.where(over != 0, inv_limit * inv_limit, 0.0)
-    gradient = np.einsum("njab,nja->njb", D, pull)
-    hessian = np.einsum("njab,nja,njac->njbc", D, np.broadcast_to(stiff, theta.shape), D)
+    held = np.isfinite(prior.sigma)
+    precision = np.where(held, 1.0 / (prior.sigma * widen) ** 2, 0.0)
+    limit = np.where(held, 1.0 / SIGMA_LIMIT**2, 0.0)
+    cost, gradient, hessian = np.zeros(len(R)), np.zeros(theta.shape), np.zeros(D.shape)
+    mean = np.ascontiguousarray(np.broadcast_to(mean, theta.shape), np.float64)
+    about(theta, D, mean, precision, prior.low, prior.high, limit, cost, gradient, hessian)
     return cost, gradient, hessian
 
 

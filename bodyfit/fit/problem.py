@@ -70,6 +70,10 @@ class Linearization:
     """(number of items, NUM_STATS)"""
 
 
+MOST_SIZES = 32
+"""of so many image sizes the scratch is kept"""
+
+
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="bodyfit")
@@ -85,8 +89,13 @@ class Scratch:
 
     def of(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
         """drawn depth, face and nearest model pixel, of the view's size."""
-        size = (view.depth.shape[0], view.depth.shape[1])
+        return self.of_size((view.depth.shape[0], view.depth.shape[1]))
+
+    def of_size(self, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """The same for a size (h, w); a person who walks has a grid of another size in every frame."""
         if size not in self.images:
+            if len(self.images) >= MOST_SIZES:
+                self.images.clear()
             self.images[size] = (np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.int32))
         return self.images[size]
 

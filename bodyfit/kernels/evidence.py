@@ -198,6 +198,17 @@ def nearest_in_window(x, y, z, depth, wanted, value, r, c, half, fx, fy, cx, cy)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
+def draw_body(points, faces, intrinsics, drawn, face, near_model):
+    """Draws points (V, 3) in a camera's axes: fills drawn (h, w) metres, 0 = nothing, face (h, w), -1 = none, and
+    near_model (h, w), the flat number of the nearest pixel that the body covers."""
+    draw_faces(points, faces, intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3], drawn, face)
+    for r in range(face.shape[0]):
+        for c in range(face.shape[1]):
+            near_model[r, c] = r * face.shape[1] + c if face[r, c] >= 0 else -1
+    nearest_marked(near_model)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
 def linearize_view(
     template, shapedirs, weight_joints, weights, faces, joint_template, jointdirs, parents,
     rotations, transl, shape,

@@ -1,0 +1,563 @@
+"""Follows one person from frame to frame, faster than the sensor: each instant starts where the last one ended.
+
+What is expected (the last pose and half of its motion) says which pixels can be the person's and where to start; a few
+steps of Levenberg-Marquardt do the rest. The shape is held within a frame and sharpens between frames
+(`bodyfit.fit.online_shape`). A person who is lost is told so, and searched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.body.model import SEXES, BodyModel
+from bodyfit.errors import FrameError, InputError, PersonNotFoundError, SeveralPeopleError
+from bodyfit.fit.blas import find_blas, one_blas_thread
+from bodyfit.fit.config import CLOTHING, Clothing
+from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
+from bodyfit.fit.initialize import Shape, Starter
+from bodyfit.fit.joint import FitSetup, Instant, find_joint, garment_directions, prior_shape
+from bodyfit.fit.mesh import GARMENTS, Mesh, mesh_for
+from bodyfit.fit.online_shape import OnlineShape, held_mesh, joint_mesh
+from bodyfit.fit.pose_prior import log_rotation, pose_prior
+from bodyfit.fit.track_config import EFFORTS, TrackConfig
+from bodyfit.fit.view import depth_noise
+from bodyfit.frame import Frame
+from bodyfit.observe.follow import Follower, follower_of
+from bodyfit.observe.observation import Observation, observe
+from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle, nearest_rotation
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+FRAME_S = 1 / 30
+LEAST_SEEN = 40
+"""grid pixels of the person, over all sensors, below which a frame says nothing of them"""
+WIDE_REACH_M = 0.6
+MEMORY_FRAMES = 45
+"""what is usual is a running mean over about so many frames"""
+
+
+class TrackState(Enum):
+    """How it stands with the person after a frame; the value is the message."""
+
+    FOUND = "found in the whole picture"
+    TRACKED = "followed from the frame before"
+    COASTING = "not seen well enough: held where it was expected"
+    LOST = "nobody is followed"
+
+
+@dataclass(frozen=True)
+class TrackEstimate:
+    """One instant's body.
+
+    Attributes:
+        index, timestamp_s: which instant.
+        state: how it was come by; with LOST the body is the last one that was known, if any.
+        betas (S,), betas_sd (S,): the shape as known by now.
+        pose (J, 3) axis-angle, the root first; pose_sd (J, 3); transl (3,); joints_world (J, 3) metres.
+        garments_m: estimated thickness by garment.
+        depth_residual_m: mean distance of the sensor's readings from the body.
+        overlap: share of the pixels of person and body that both have.
+        steps: how often the normal equations were set up.
+        shape_frozen: whether later frames no longer move the shape.
+        told: what happened, one short sentence each.
+        times_s: wall seconds by part.
+    """
+
+    index: int
+    timestamp_s: float
+    state: TrackState
+    betas: NDArray[np.float64]
+    betas_sd: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    pose_sd: NDArray[np.float64]
+    transl: NDArray[np.float64]
+    joints_world: NDArray[np.float64]
+    garments_m: Mapping[str, float]
+    depth_residual_m: float
+    overlap: float
+    steps: int
+    shape_frozen: bool
+    told: tuple[str, ...]
+    times_s: Mapping[str, float]
+
+
+@dataclass
+class Usual:
+    """Running means over good frames, each with its mean deviation: gap (metres), overlap, person pixels."""
+
+    mean: NDArray[np.float64] | None = None
+    deviation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    count: int = 0
+
+    def take(self, values: Sequence[float]) -> None:
+        """A good frame's numbers."""
+        now = np.asarray(values, np.float64)
+        self.count += 1
+        if self.mean is None:
+            self.mean, self.deviation = now, np.array([0.15, 0.08, 0.15]) * np.maximum(now, 1e-9)
+            return
+        share = max(1 / MEMORY_FRAMES, 1 / (self.count + 3))
+        self.deviation = (1 - share) * self.deviation + share * np.abs(now - self.mean)
+        self.mean = (1 - share) * self.mean + share * now
+
+
+class Tracker:
+    """Follows one person; give it each instant's frames in the order of time.
+
+    Args:
+        model: the body.
+        sex: whose shapes are usual: female, male or neutral.
+        clothing: tight, casual, loose or auto.
+        config: settings.
+        gravity_world: (3,) direction of gravity, or None where unknown.
+        person: which one, from left to right, where several stand in the first frame.
+
+    Raises:
+        InputError: an option that does not exist.
+    """
+
+    def __init__(
+        self,
+        model: BodyModel,
+        *,
+        sex: str = "neutral",
+        clothing: str = "auto",
+        config: TrackConfig | None = None,
+        gravity_world: NDArray[np.float64] | None = None,
+        person: int | None = None,
+    ) -> None:
+        if sex not in SEXES:
+            raise InputError("sex", f"one of {', '.join(SEXES)}", repr(sex))
+        if clothing not in (*CLOTHING, "auto"):
+            raise InputError("clothing", f"one of auto, {', '.join(CLOTHING)}", repr(clothing))
+        self.model, self.config = model, config or TrackConfig()
+        self.setup = FitSetup(model, sex, clothing, self.config.fit)
+        self.gravity_world, self.person = gravity_world, person
+        self.prior = pose_prior(model.joint_names)
+        self.clothing: Clothing | None = None
+        self.shape: OnlineShape | None = None
+        self._followers: dict[str, Follower] = {}
+        self._strides: dict[str, int] = {}
+        self._noise: dict[str, float] = {}
+        self._looker = Looker()
+        self._held: dict[int, Mesh] = {}
+        self._held_version = -1
+        self._pose: Pose | None = None
+        self._pose_sd = np.zeros((model.num_joints, 3))
+        self._velocity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._time = -np.inf
+        self._good_time = -np.inf
+        self._searched = -np.inf
+        self._lost = True
+        self._usual = Usual()
+        self._effort = self.config.effort
+        self._slow, self._quick = 0, 0
+        self._count = 0
+        self._gap = (float("inf"), 0.0)
+        self._blas: ThreadpoolController | None = None
+        self._known: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    # what is asked for
+
+    def update(self, frames: Sequence[Frame], *, index: int | None = None) -> TrackEstimate:
+        """Takes the frames of one instant, one of each sensor that has one.
+
+        Raises:
+            InputError: no frames, or an instant that is not later than the one before.
+        """
+        if not frames:
+            raise InputError("frames", "at least one sensor's frame", "none")
+        now = float(frames[0].timestamp_s)
+        if now <= self._time:
+            raise InputError("frames", f"an instant after {self._time:.4f} s", f"{now:.4f} s")
+        started = time.perf_counter()
+        times: dict[str, float] = {}
+        told: list[str] = []
+        if self._blas is None:
+            self._blas = find_blas()
+        with one_blas_thread(self._blas):
+            if self._lost or self._pose is None:
+                state, steps = self._search(frames, now, told, times)
+            else:
+                state, steps = self._follow(frames, now, told, times)
+        self._time = now
+        self._count += 1
+        times["all"] = time.perf_counter() - started
+        if state is TrackState.TRACKED:
+            self._spend(times["all"])
+        return self._estimate(self._count - 1 if index is None else index, now, state, steps, told, times)
+
+    @property
+    def effort(self) -> str:
+        """How much is done for a frame at present: a name of `track_config.EFFORTS`."""
+        return EFFORTS[self._effort].name
+
+    # the shape
+
+    def _mesh(self, level: int) -> Mesh:
+        """The body of the present shape at a level."""
+        assert self.shape is not None
+        if self._held_version != self.shape.version:
+            self._held = {k: held_mesh(self._joint[k], self.shape.x) for k in self._joint}
+            self._held_version = self.shape.version
+        return self._held[level]
+
+    def _begin_shape(self, clothing: Clothing, found_shape: NDArray[np.float64], cov: NDArray[np.float64]) -> None:
+        S, c = self.model.num_betas, self.config
+        shape = prior_shape(self.setup)
+        directions = garment_directions(self.model, shape.mean + found_shape[:S])
+        free = min(c.shape_betas, S)
+        follow = np.linalg.solve(shape.cov[:free, :free], shape.cov[:free, free:]).T
+        rest = found_shape[free:S] - follow @ found_shape[:free]
+        self._follow_matrix, self._rest = follow, rest
+        self._joint = {
+            level: joint_mesh(mesh_for(self.model, level, S, shape.mean, directions), shape.cov, free, rest)
+            for level in {c.stage.level, c.regain.level}
+        }
+        use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
+        self.clothing = clothing
+        self.shape = OnlineShape(
+            self._joint[c.stage.level], found_shape[use], cov[np.ix_(use, use)], c.stage, c.fit, self.prior,
+            clothing.sigma_behind_m, c.keyframes, c.novel_rad, c.frozen_m,
+        )  # fmt: skip
+        self._held_version = -1
+
+    def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The shape as known by now (S,) and its covariance (S, S)."""
+        prior = prior_shape(self.setup)
+        if self.shape is None:
+            return prior.mean, prior.cov
+        if self._known is not None and self._known[0] == self.shape.version:
+            return self._known[1], self._known[2]
+        free = self.shape.mesh.num_betas
+        E = np.concatenate([np.eye(free), self._follow_matrix])
+        x, cov = self.shape.x[:free], self.shape.cov[:free, :free]
+        betas = prior.mean + E @ x
+        betas[free:] += self._rest
+        out = E @ cov @ E.T
+        # what the first components leave open of the others
+        out[free:, free:] += prior.cov[free:, free:] - self._follow_matrix @ prior.cov[:free, free:]
+        self._known = (self.shape.version, betas, out)
+        return betas, out
+
+    def garments(self) -> dict[str, float]:
+        """Thickness by garment as known by now, metres."""
+        if self.shape is None:
+            return {}
+        return {g: float(x) for g, x in zip(GARMENTS, self.shape.x[self.shape.mesh.num_betas :], strict=True)}
+
+    # one frame
+
+    def _follow(
+        self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
+    ) -> tuple[TrackState, int]:
+        assert self._pose is not None and self.clothing is not None
+        c, effort = self.config, EFFORTS[self._effort]
+        dt = now - self._time
+        expected = self._predict(dt)
+        widen = max(1.0, dt / FRAME_S)
+        fast = widen > 2.5
+        t0 = time.perf_counter()
+        seen = self._look(frames, expected, WIDE_REACH_M if fast else None, effort.pixels, times)
+        times["label"] = time.perf_counter() - t0
+        person = sum(s.followed.person * s.view.stride**2 for s in seen)
+        usual = self._usual.mean
+        if sum(s.followed.person for s in seen) < LEAST_SEEN or (
+            usual is not None and person < c.least_person * usual[2]
+        ):
+            return self._coast(frames, seen, expected, now, told), 0
+        t0 = time.perf_counter()
+        found = self._descend(seen, expected, widen, effort.evaluations)
+        steps = found.evaluations
+        if not self._is_good(found, person):
+            again = self._regain(frames, seen, expected, effort.pixels)
+            if again is not None:
+                found, person, more = again
+                steps += more
+        times["solve"] = time.perf_counter() - t0
+        self._gap = (found.gap_m, found.overlap)
+        if not self._is_good(found, person):
+            told.append(
+                f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
+            )
+            return self._coast(frames, seen, expected, now, told), steps
+        self._take(found, now, dt)
+        t0 = time.perf_counter()
+        self._learn(found, seen, person)
+        times["shape"] = time.perf_counter() - t0
+        if now - self._good_time > 2.5 * FRAME_S and np.isfinite(self._good_time):
+            told.append(f"followed again after {now - self._good_time:.2f} s")
+        self._good_time = now
+        return TrackState.TRACKED, steps
+
+    def _predict(self, dt: float) -> Pose:
+        assert self._pose is not None
+        if self._velocity is None:
+            return self._pose
+        share = self.config.velocity_share * min(dt, self.config.longest_prediction_s)
+        turn, move = self._velocity
+        R = nearest_rotation(self._pose.rotations @ matrix_from_axis_angle(turn * share))
+        return Pose(R, self._pose.transl + move * share)
+
+    def _look(
+        self, frames: Sequence[Frame], expected: Pose, reach_m: float | None, pixels: int, times: dict[str, float]
+    ) -> list[Seen]:
+        mesh = self._mesh(self.config.stage.level)
+        out = []
+        for frame in frames:
+            follower = self._followers.get(frame.sensor)
+            if follower is None or frame.depth.shape != (follower.camera.height, follower.camera.width):
+                continue
+            stride = self._strides.get(frame.sensor, 4)
+            reach = {} if reach_m is None else {"reach_m": reach_m}
+            seen = self._looker.look(
+                mesh, expected, frame, follower, stride, self._noise[frame.sensor], **{"reach_m": 0.30, **reach}
+            )
+            if seen is None:
+                continue
+            full = seen.followed.person * stride**2
+            if full:
+                share = pixels / max(len(self._followers), 1)
+                wanted = max(1, int(np.sqrt(full / max(share, 1)) + 0.35))
+                self._strides[frame.sensor] = wanted
+            if seen.followed.person >= LEAST_SEEN // 2:
+                out.append(seen)
+        return out
+
+    def _descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
+        c = self.config
+        assert self.clothing is not None
+        return descend(
+            self._mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
+            self.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
+            sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
+            still_rad=c.still_rad, still_m=c.still_m,
+        )  # fmt: skip
+
+    def _regain(
+        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, pixels: int
+    ) -> tuple[Followed, float, int] | None:
+        """The frame once more, wider and coarser, from where the body was expected and from where it was."""
+        c = self.config
+        assert self._pose is not None and self.clothing is not None
+        best: Followed | None = None
+        steps = 0
+        wide = self._look(frames, expected, WIDE_REACH_M, pixels, {}) or list(seen)
+        for start in (expected, self._pose):
+            coarse = descend(
+                self._mesh(c.regain.level), [s.view for s in wide], start, c.regain, c.fit, self.prior,
+                self.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
+            )  # fmt: skip
+            steps += coarse.evaluations
+            if best is None or coarse.equations.cost[0] < best.equations.cost[0]:
+                best = coarse
+        assert best is not None
+        near = self._look(frames, best.pose, None, pixels, {})
+        if not near:
+            return None
+        fine = self._descend(near, best.pose, 3.0, 4)
+        return fine, float(sum(s.followed.person * s.view.stride**2 for s in near)), steps + fine.evaluations
+
+    def _is_good(self, found: Followed, person: float) -> bool:
+        c, usual = self.config, self._usual
+        if found.gap_m > c.worst_gap_m or found.overlap < c.least_overlap:
+            return False
+        if usual.mean is None or usual.count < 5:
+            return True
+        mean, spread = usual.mean, usual.deviation
+        return bool(
+            found.gap_m < max(0.02, mean[0] + c.unusual * spread[0])
+            and found.overlap > min(0.75, mean[1] - c.unusual * spread[1])
+        )
+
+    def _take(self, found: Followed, now: float, dt: float) -> None:
+        assert self._pose is not None
+        before = self._pose
+        if now - self._good_time < 2.5 * FRAME_S:
+            turn = log_rotation(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations)[0] / dt
+            self._velocity = (turn, (found.pose.transl - before.transl) / dt)
+        else:
+            self._velocity = None
+        self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
+        joints = len(self._pose.rotations)
+        cov = np.linalg.inv(found.equations.A[0] + 1e-9 * np.eye(found.equations.A.shape[1]))
+        self._pose_sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
+
+    def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
+        assert self.shape is not None and self._pose is not None
+        self._usual.take((found.gap_m, found.overlap, person))
+        if self.shape.frozen:
+            return
+        usual = self._usual.mean
+        ordinary = usual is not None and found.gap_m < 1.5 * usual[0] and found.overlap > 0.9 * usual[1]
+        if ordinary and self.shape.is_new(self._pose.rotations):
+            self.shape.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
+        elif self._count % self.config.relinearize_every == 0:
+            self.shape.look_again()
+
+    def _coast(
+        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, now: float, told: list[str]
+    ) -> TrackState:
+        """Nothing to follow in this frame: the body stays where it was expected."""
+        gone = now - self._good_time
+        readings = sum(int((f.depth[::16, ::16] > 0).sum()) for f in frames)
+        if not readings:
+            told.append("no depth in this frame")
+        elif sum(s.followed.before for s in seen) > sum(s.followed.person for s in seen):
+            told.append("something stands before the person")
+        else:
+            told.append("too little of the person is in sight")
+        if self._velocity is not None:
+            turn, move = self._velocity
+            self._velocity = (0.5 * turn, 0.5 * move)
+        self._pose = expected
+        if gone > self.config.lost_after_s and readings:
+            self._lost = True
+            self._velocity = None
+            self._searched = now
+            told.append(f"lost: nobody was followed for {gone:.2f} s")
+            return TrackState.LOST
+        return TrackState.COASTING
+
+    # the whole picture
+
+    def _search(
+        self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
+    ) -> tuple[TrackState, int]:
+        t0 = time.perf_counter()
+        if self._pose is not None and not self._worth_searching(frames, now):
+            return TrackState.LOST, 0
+        self._searched = now
+        observations: list[Observation] = []
+        reason = "nobody found"
+        for frame in frames:
+            try:
+                observations.append(observe(frame, gravity_world=self.gravity_world, person=self.person))
+            except (PersonNotFoundError, SeveralPeopleError, FrameError) as error:
+                reason = str(error)
+        times["observe"] = time.perf_counter() - t0
+        if not observations:
+            told.append(f"nobody found: {reason}")
+            return TrackState.LOST, 0
+        t0 = time.perf_counter()
+        first = self.shape is None
+        pose = self._first(observations, now) if first else self._found_again(observations)
+        times["search"] = time.perf_counter() - t0
+        for o in observations:
+            self._meet(o)
+        self._pose, self._velocity = pose, None
+        effort = EFFORTS[self._effort]
+        seen = self._look(frames, pose, None, effort.pixels, times)
+        if not seen:
+            told.append("nobody found: the body is not in the picture")
+            return TrackState.LOST, 0
+        found = self._descend(seen, pose, 3.0, 6)
+        person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
+        self._gap = (found.gap_m, found.overlap)
+        if found.gap_m > self.config.worst_gap_m or found.overlap < self.config.least_overlap:
+            told.append(
+                f"nobody found: the best body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps "
+                f"{found.overlap * 100:.0f} %"
+            )
+            return TrackState.LOST, found.evaluations
+        self._good_time, last = now, self._good_time
+        self._take(found, now, FRAME_S)
+        self._velocity = None
+        self._usual.take((found.gap_m, found.overlap, person))
+        assert self.shape is not None
+        if first:
+            self.shape.begin(pose.rotations)
+        self._lost = False
+        if np.isfinite(last):
+            told.append(f"found again after {now - last:.2f} s")
+        return TrackState.FOUND, found.evaluations
+
+    def _worth_searching(self, frames: Sequence[Frame], now: float) -> bool:
+        """Whether somebody may stand there: a search takes as long as many frames."""
+        if now - self._searched < self.config.search_every_s:
+            return False
+        for frame in frames:
+            follower = self._followers.get(frame.sensor)
+            if follower is None or not follower.sees(frame, frame.mask is not None):
+                return True
+            if follower.standing_out(frame) > self.config.standing_out_m2:
+                return True
+        return False
+
+    def _first(self, observations: list[Observation], now: float) -> Pose:
+        instant = Instant(0, now, tuple(observations))
+        clothing, found = find_joint(self.setup, [instant])
+        self._begin_shape(clothing, found.shape, found.shape_cov)
+        return Pose(found.rotations[0], found.transl[0])
+
+    def _found_again(self, observations: list[Observation]) -> Pose:
+        assert self.shape is not None and self.clothing is not None and self._pose is not None
+        betas, cov = self.betas()
+        starter = Starter(self.model, Shape(betas, cov + 1e-6 * np.eye(len(cov))), self.prior, self.clothing,
+                          self.config.search)  # fmt: skip
+        start = starter.start(observations, [axis_angle_from_matrix(self._pose.rotations)])
+        return Pose(start.rotations, start.transl)
+
+    def _meet(self, observation: Observation) -> None:
+        """What is known of a sensor from now on; its room is kept, where it was seen before, behind the person."""
+        new = follower_of(observation)
+        old = self._followers.get(observation.sensor)
+        if old is not None and np.array_equal(old.T_world_depth, new.T_world_depth):
+            unseen = (new.background == 0) & (old.background > 0)
+            new.background[unseen] = old.background[unseen]
+        self._followers[observation.sensor] = new
+        person = int(observation.person.sum())
+        share = EFFORTS[self._effort].pixels / max(len(self._followers), 1)
+        self._strides[observation.sensor] = max(1, int(np.sqrt(person / max(share, 1)) + 0.35))
+        noise = depth_noise(observation.depth, observation.person)
+        if observation.noise is not None and observation.noise.stereo:
+            noise = observation.noise.sigma(float(np.median(observation.depth[observation.person])))
+        self._noise[observation.sensor] = noise
+
+    # time
+
+    def _spend(self, seconds: float) -> None:
+        """Less is done for a frame after three that took too long, more after thirty that took half."""
+        budget = self.config.budget_s
+        if budget is None:
+            return
+        self._slow = self._slow + 1 if seconds > budget else 0
+        self._quick = self._quick + 1 if seconds < 0.55 * budget else 0
+        if self._slow >= 3 and self._effort < len(EFFORTS) - 1:
+            self._effort, self._slow, self._quick = self._effort + 1, 0, 0
+        elif self._quick >= 30 and self._effort > self.config.effort:
+            self._effort, self._slow, self._quick = self._effort - 1, 0, 0
+
+    def _estimate(
+        self, index: int, now: float, state: TrackState, steps: int, told: list[str], times: dict[str, float]
+    ) -> TrackEstimate:
+        betas, cov = self.betas()
+        J = self.model.num_joints
+        pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
+        transl = np.zeros(3) if self._pose is None else self._pose.transl
+        return TrackEstimate(
+            index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
+            self._joints(), self.garments(), *self._gap, steps, self.shape is not None and self.shape.frozen, tuple(told),
+            times,
+        )  # fmt: skip
+
+    def _joints(self) -> NDArray[np.float64]:
+        from bodyfit.kernels.body import joint_motions
+
+        J = self.model.num_joints
+        if self._pose is None or self.shape is None:
+            return np.zeros((J, 3))
+        joints = self._mesh(self.config.stage.level).joint_template
+        G, posed = np.empty((J, 3, 3)), np.empty((J, 3))
+        joint_motions(
+            self._pose.rotations, joints, self.model.parents, np.eye(3), np.zeros(3), self._pose.transl, G, posed
+        )
+        return posed

@@ -1,0 +1,95 @@
+"""What a tracker does, as frozen tables: each number has a unit and one effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bodyfit.fit.config import FitConfig, Stage
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done for one frame: the tracker goes down the table where a frame's time is short."""
+
+    name: str
+    pixels: int
+    """person pixels aimed at, over all sensors"""
+    evaluations: int
+    """at most so often the normal equations are set up"""
+
+
+EFFORTS = (
+    Effort("full", 2000, 4),
+    Effort("usual", 1300, 3),
+    Effort("light", 800, 3),
+    Effort("least", 450, 2),
+)
+
+
+def _follow() -> Stage:
+    return Stage(
+        "follow", 1, 1300, 3, 1, 0.06, 0.12, 0.06, sensor_noise=True, max_turn_rad=0.5, damping=1e-3,
+        robust_floor_m=0.015,
+    )  # fmt: skip
+
+
+def _regain() -> Stage:
+    return Stage("regain", 2, 700, 10, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2)
+
+
+def _search_again() -> FitConfig:
+    return FitConfig(survivors=2, generations=0, limb_rounds=1)
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Settings of a tracker."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    """noise of the terms, and the settings of the fit to the first frame"""
+    stage: Stage = field(default_factory=_follow)
+    """how a frame is fitted from where the one before ended"""
+    regain: Stage = field(default_factory=_regain)
+    """the same where that was not enough: wider, on a coarser mesh"""
+    search: FitConfig = field(default_factory=_search_again)
+    """how a person who was lost is searched: their shape is known, so that few hypotheses do"""
+    effort: int = 1
+    """row of `EFFORTS` that is used where there is no budget, and the first one where there is"""
+    budget_s: float | None = None
+    """seconds of wall time that a frame may take; None: always the same effort, and so the same result"""
+    velocity_share: float = 0.5
+    """of the last motion this share goes on: half beats none and all, which overshoots"""
+    longest_prediction_s: float = 0.1
+    """a motion is believed to go on no longer than this"""
+    sigma_turn_rad: float = 0.12
+    """how far a joint turns from where it was expected in 1/30 s; longer gaps in proportion"""
+    sigma_move_m: float = 0.05
+    """and how far the root moves"""
+    still_rad: float = 0.004
+    """a step that turns no joint further than this is taken unseen and is the last"""
+    still_m: float = 0.001
+    """and moves the root no further than this"""
+    least_person: float = 0.25
+    """with less than this share of the usual person pixels in sight the body is not moved"""
+    worst_gap_m: float = 0.035
+    """mean distance between body and readings beyond which nobody is followed"""
+    least_overlap: float = 0.55
+    """share of the pixels of person and body that both have, below which nobody is followed"""
+    unusual: float = 8.0
+    """and so many mean deviations beyond what was usual until now count as loss too"""
+    lost_after_s: float = 0.4
+    """after so long without the person a tracker searches the whole picture"""
+    search_every_s: float = 0.15
+    """and then again after so long"""
+    standing_out_m2: float = 0.15
+    """so much must stand before the room for a search to be worth it, square metres face on"""
+    shape_betas: int = 24
+    """how many shape components are told by later frames; the others follow them as the prior expects"""
+    novel_rad: float = 0.35
+    """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
+    keyframes: int = 24
+    """so many frames tell of the shape"""
+    relinearize_every: int = 6
+    """frames until the next of them is looked at again with the shape found since"""
+    frozen_m: float = 0.0012
+    """the shape is frozen when its vertices' standard deviation is below this, metres, in the median"""

@@ -1,0 +1,246 @@
+"""A recording followed from its first frame to its last: one shape, a pose for every frame, what was lost and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.body.model import BodyModel, load_body_model
+from bodyfit.errors import BodyfitError, InputError, PersonNotFoundError
+from bodyfit.fit.fit import check_options
+from bodyfit.fit.joint import Instant
+from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
+from bodyfit.fit.quality import seen_counts
+from bodyfit.fit.result import FitResult, FrameQuality
+from bodyfit.fit.solver import StopReason
+from bodyfit.fit.track import TrackEstimate, Tracker, TrackState
+from bodyfit.fit.track_config import TrackConfig
+from bodyfit.frame import Frame
+from bodyfit.observe.observation import observe
+
+if TYPE_CHECKING:
+    from bodyfit.recording.native import Recording
+
+EXAMINED = 12
+"""so many instants, spread over the recording, are looked at closely: which parts were seen, and for the pictures"""
+BELIEVED_GAP_M = 0.030
+AHEAD = 4
+"""so many frames are read before they are needed"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is kept of an estimate: a track of an hour has a hundred thousand."""
+
+    index: int
+    position: int
+    timestamp_s: float
+    state: TrackState
+    pose: NDArray[np.float32]
+    pose_sd: NDArray[np.float32]
+    transl: NDArray[np.float64]
+    gap_m: float
+    overlap: float
+    told: tuple[str, ...]
+
+
+def read_ahead(
+    recording: Recording, positions: Sequence[int], sensors: Sequence[str]
+) -> Iterator[tuple[int, list[Frame]]]:
+    """Position and frames of each instant, decoded in a thread of its own while the last one is worked on."""
+
+    def read(i: int) -> list[Frame]:
+        frames = [recording.frame(i, name) for name in sensors]
+        return [f for f in frames if f is not None]
+
+    with ThreadPoolExecutor(1, thread_name_prefix="bodyfit-read") as pool:
+        waiting = [(i, pool.submit(read, i)) for i in positions[:AHEAD]]
+        for n in range(len(positions)):
+            if n + AHEAD < len(positions):
+                i = positions[n + AHEAD]
+                waiting.append((i, pool.submit(read, i)))
+            i, job = waiting.pop(0)
+            yield i, job.result()
+
+
+def track(
+    recording: Recording | str | Path,
+    *,
+    model: BodyModel | str | Path | None = None,
+    sex: str = "neutral",
+    clothing: str = "auto",
+    frames: Sequence[int] | None = None,
+    sensors: Sequence[str] | None = None,
+    person: int | None = None,
+    device: str = "cpu",
+    config: TrackConfig | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    on_estimate: Callable[[TrackEstimate], None] | None = None,
+) -> FitResult:
+    """Follows one person through a recording.
+
+    Args:
+        recording, model, sex, clothing, frames, sensors, person, device: as for `bodyfit.fit.fit.fit`.
+        config: settings of the tracker.
+        progress: called with what is done and the fraction of the whole.
+        cancelled: asked after each frame; True ends the track with what it has.
+        on_estimate: called with each frame's estimate as it comes.
+
+    Returns:
+        A result with a pose for every frame in which the person was followed; `skipped` names the others.
+
+    Raises:
+        InputError: bad input or options, with the field's name; or nobody was found in any frame.
+    """
+    check_options(sex, clothing, device)
+    say = progress or (lambda _stage, _fraction: None)
+    body = model if isinstance(model, BodyModel) else load_body_model(model)
+    if isinstance(recording, (str, Path)):
+        from bodyfit.recording.native import open_recording
+
+        recording = open_recording(Path(recording))
+    names = _sensors(recording, sensors)
+    chosen = _positions(recording, frames)
+    tracker = Tracker(
+        body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
+    )
+    steps: list[Step] = []
+    skipped: dict[int, str] = {}
+    for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
+        index = int(recording.indices[position])
+        if cancelled is not None and cancelled():
+            skipped.update({int(recording.indices[i]): "stopped on request" for i in chosen[n:]})
+            break
+        if not seen:
+            skipped[index] = "no sensor has a frame"
+            continue
+        estimate = tracker.update(seen, index=index)
+        if on_estimate is not None:
+            on_estimate(estimate)
+        if estimate.state is TrackState.LOST:
+            skipped[index] = "; ".join(estimate.told) or TrackState.LOST.value
+        else:
+            steps.append(_step(estimate, position))
+        say("following", 0.9 * (n + 1) / len(chosen))
+    if not steps:
+        first = next(iter(skipped.values()), "nothing")
+        raise PersonNotFoundError("frames", "a person in one of them", first)
+    say("measuring", 0.92)
+    result = _result(tracker, recording, names, steps, skipped, person)
+    say("done", 1.0)
+    return result
+
+
+def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
+    names = [s.name for s in recording.sensors]
+    for name in sensors or ():
+        if name not in names:
+            raise InputError("sensors", f"names of this recording's sensors ({', '.join(names)})", repr(name))
+    return list(sensors or names)
+
+
+def _positions(recording: Recording, frames: Sequence[int] | None) -> list[int]:
+    chosen = list(range(recording.num_frames)) if frames is None else sorted(set(frames))
+    for i in chosen:
+        if not 0 <= i < recording.num_frames:
+            raise InputError("frames", f"positions from 0 to {recording.num_frames - 1}", str(i))
+    return chosen
+
+
+def _step(e: TrackEstimate, position: int) -> Step:
+    return Step(
+        e.index, position, e.timestamp_s, e.state, e.pose.astype(np.float32), e.pose_sd.astype(np.float32), e.transl,
+        e.depth_residual_m, e.overlap, e.told,
+    )  # fmt: skip
+
+
+def _result(
+    tracker: Tracker, recording: Recording, names: Sequence[str], steps: list[Step], skipped: dict[int, str],
+    person: int | None,
+) -> FitResult:  # fmt: skip
+    from bodyfit.body.measure import measure_with_sd
+    from bodyfit.body.measure_definitions import model_errors
+
+    model, setup, clothing = tracker.model, tracker.setup, tracker.clothing
+    assert clothing is not None
+    betas, cov = tracker.betas()
+    T = len(steps)
+    seen_ever = np.zeros(model.num_vertices, bool)
+    observations: list[tuple] = [() for _ in range(T)]
+    qualities = [_quality(s) for s in steps]
+    examined = []
+    good = [t for t, s in enumerate(steps) if s.state is not TrackState.COASTING] or list(range(T))
+    for t in sorted({good[int(k)] for k in np.linspace(0, len(good) - 1, min(EXAMINED, len(good))).round()}):
+        instant = _observed(recording, names, steps[t], person)
+        if instant is None:
+            continue
+        observations[t] = instant.observations
+        vertices, _ = model.forward(betas, steps[t].pose.astype(np.float64), steps[t].transl)
+        quality, seen = frame_quality(setup, clothing, instant, vertices, StopReason.CONVERGED, None, None)
+        qualities[t] = quality
+        examined.append(quality)
+        seen_ever |= seen
+    coverage = seen_counts([q.coverage for q in examined])
+    sides = sides_seen(model, seen_ever)
+    lost = sorted(skipped)
+    flags = [f"frame {q.frame_index}: {f}" for q in qualities for f in q.flags]
+    if lost:
+        flags.append(f"{len(lost)} frames without the person, from {lost[0]} to {lost[-1]}")
+    last = tracker.garments()
+    return FitResult(
+        model=model,
+        sex=setup.sex,
+        clothing=clothing.name,
+        clothing_asked=setup.clothing,
+        betas=betas,
+        betas_cov=cov,
+        poses=np.stack([s.pose for s in steps]).astype(np.float64),
+        pose_sd=np.stack([s.pose_sd for s in steps]).astype(np.float64),
+        transl=np.stack([s.transl for s in steps]),
+        frame_indices=tuple(s.index for s in steps),
+        timestamps_s=tuple(s.timestamp_s for s in steps),
+        garments_m=last,
+        frames=tuple(qualities),
+        coverage=coverage,
+        stop_reason=StopReason.CONVERGED,
+        converged=sum(q.believed for q in qualities) >= 0.9 * (T + len(lost)),
+        flags=tuple(flags),
+        hints=tuple(advice(qualities, sides, skipped)),
+        measurements=measure_with_sd(
+            model, betas, cov, coverage, sides=sides, model_error=model_errors(clothing.name)
+        ),
+        provenance={**provenance(setup), "solver": "lm, followed"},
+        observations=tuple(observations),
+        skipped=skipped,
+    )  # fmt: skip
+
+
+def _quality(s: Step) -> FrameQuality:
+    """A followed frame's quality, from what the tracker counted; which parts were seen is not known."""
+    coasting = s.state is TrackState.COASTING
+    flags = [f"not seen well enough, held where it was expected: {t}" for t in s.told] if coasting else list(s.told)
+    believed = not coasting and s.gap_m < BELIEVED_GAP_M
+    return FrameQuality(
+        s.index, float(s.gap_m), float(s.overlap), float(s.overlap), {}, tuple(flags), StopReason.CONVERGED, None,
+        believed,
+    )  # fmt: skip
+
+
+def _observed(recording: Recording, names: Sequence[str], step: Step, person: int | None) -> Instant | None:
+    out = []
+    for name in names:
+        frame = recording.frame(step.position, name)
+        if frame is None:
+            continue
+        try:
+            out.append(observe(frame, gravity_world=recording.gravity_world, person=person))
+        except BodyfitError:
+            continue  # a frame in which the tracker held on to somebody whom nobody would find at first sight
+    return Instant(step.index, step.timestamp_s, tuple(out)) if out else None

@@ -1,0 +1,135 @@
+"""Which pixels are the person's, when it is known where they were a moment ago: labels on a thinned grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from bodyfit.kernels.evidence import BACKGROUND, PERSON, UNKNOWN
+
+CANDIDATE = 3
+AROUND_PX = 3
+"""how far a rim is looked for at most, whatever a stereo matcher's window"""
+
+# places in `rules`
+(
+    SEED, REACH, DEEP, STEP, STEP_PX, FLOOR, BEHIND, BLEED_PX, SURE_PX, JUMP, JUMP_PER_Z2, NEARER,
+) = range(12)  # fmt: skip
+NUM_RULES = 12
+
+
+@njit(nogil=True, cache=True)
+def follow_labels(
+    depth, flying, row0, col0, stride, drawn, near_model, fx, fy, cx, cy, plane, background, mask, rules, queue,
+    out_depth, out_label,
+):  # fmt: skip
+    """Labels a grid over a depth image from where the body is expected: connected readings near it are the person's.
+
+    Args:
+        depth: (H, W) float32 metres, 0 = no reading; flying (Hb, Wb) bool: readings of no surface in the grid's box.
+        row0, col0, stride: the grid's pixel (r, c) is the image's (row0 + r·stride, col0 + c·stride).
+        drawn, near_model: (h, w) depth of the expected body, 0 = none, and the nearest pixel that has one.
+        fx, fy, cx, cy: the grid's intrinsics, pixels of the grid.
+        plane: (4,) the floor in the camera, n·x + d = 0, n pointing up; zeros where unknown.
+        background: (H, W) metres, what was seen there without the person, 0 = unknown; or of size (1, 1): nothing.
+        mask: (H, W) bool of whom to follow; or of size (1, 1): nobody is marked.
+        rules: (NUM_RULES,) see the names above.
+        queue: (h·w,) int32 scratch.
+        out_depth, out_label: (h, w) filled.
+
+    Returns:
+        How many pixels are the person's, and how many of the others lie nearer than the body and before it.
+    """
+    h, w = drawn.shape
+    masked, known = mask.shape[0] > 1, background.shape[0] > 1
+    floor_known = plane[0] != 0 or plane[1] != 0 or plane[2] != 0
+    pitch = np.float32(2.0) / (fx + fy)
+    n = 0
+    for r in range(h):
+        for c in range(w):
+            v, u = row0 + r * stride, col0 + c * stride
+            z = depth[v, u]
+            if z > 0 and flying[v - row0, u - col0]:
+                z = np.float32(0.0)
+            out_depth[r, c] = z
+            if z <= 0:
+                out_label[r, c] = UNKNOWN
+                continue
+            out_label[r, c] = CANDIDATE
+            above = plane[0] * (np.float32(c) - cx) / fx * z + plane[1] * (np.float32(r) - cy) / fy * z
+            above += plane[2] * z + plane[3]
+            room = known and background[v, u] > 0 and z > background[v, u] - rules[BEHIND] * z
+            if room or (floor_known and above < rules[FLOOR]):
+                out_label[r, c] = BACKGROUND
+            elif drawn[r, c] > 0 and abs(z - drawn[r, c]) < rules[SEED] and (not masked or mask[v, u]):
+                out_label[r, c] = PERSON
+                queue[n] = r * w + c
+                n += 1
+    # what hangs together with it is the person's too, as far as a limb gets in the time
+    first = 0
+    while first < n:
+        place = queue[first]
+        first += 1
+        r, c = place // w, place % w
+        z = out_depth[r, c]
+        step = rules[STEP] + rules[STEP_PX] * pitch * z
+        for k in range(4):
+            rr, cc = r + (k == 0) - (k == 1), c + (k == 2) - (k == 3)
+            if rr < 0 or cc < 0 or rr >= h or cc >= w or out_label[rr, cc] != CANDIDATE:
+                continue
+            zz = out_depth[rr, cc]
+            near = near_model[rr, cc]
+            if near < 0 or abs(zz - z) > step or abs(zz - drawn[near // w, near % w]) > rules[DEEP]:
+                continue
+            dr, dc = np.float32(rr - near // w), np.float32(cc - near % w)
+            if np.sqrt(dr * dr + dc * dc) * pitch * zz > rules[REACH]:
+                continue
+            out_label[rr, cc] = PERSON
+            queue[n] = rr * w + cc
+            n += 1
+    before = 0
+    for r in range(h):
+        for c in range(w):
+            if out_label[r, c] == CANDIDATE:
+                near = near_model[r, c]
+                nearer = near >= 0 and out_depth[r, c] < drawn[near // w, near % w] - rules[NEARER]
+                before += nearer and drawn[r, c] > 0
+                # something nearer may hide the person
+                out_label[r, c] = UNKNOWN if nearer else BACKGROUND
+    if rules[BLEED_PX] > 0:
+        n -= _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_depth, out_label)
+    return n, before
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_depth, out_label):
+    """Takes off the person's rim where a stereo matcher may have made it (see `bodyfit.observe.bleed`); how many."""
+    h, w = drawn.shape
+    reach = min(AROUND_PX, int(np.ceil(rules[BLEED_PX])))
+    lost = 0
+    for r in range(h):
+        for c in range(w):
+            if out_label[r, c] != PERSON:
+                continue
+            z = out_depth[r, c]
+            jump = rules[JUMP] + rules[JUMP_PER_Z2] * z * z
+            nearest, own = np.float32(99.0), False
+            v, u = row0 + r * stride, col0 + c * stride
+            near = near_model[r, c]
+            body = drawn[near // w, near % w] if near >= 0 else np.float32(0.0)
+            for dv in range(-reach, reach + 1):
+                for du in range(-reach, reach + 1):
+                    y, x = v + dv, u + du
+                    if y < 0 or x < 0 or y >= depth.shape[0] or x >= depth.shape[1]:
+                        continue
+                    away = np.sqrt(np.float32(dv * dv + du * du))
+                    if depth[y, x] > z + jump and away < nearest and away <= rules[BLEED_PX] + np.float32(0.2):
+                        nearest = away
+                        own = abs(depth[y, x] - body) < rules[DEEP] * np.float32(0.5)
+            if nearest < 99:
+                out_depth[r, c] = np.float32(0.0)
+                if own:
+                    continue  # before the own body: the pixel is theirs, its depth is not known
+                lost += 1
+                out_label[r, c] = BACKGROUND if nearest <= rules[SURE_PX] else UNKNOWN
+    return lost
