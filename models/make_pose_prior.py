@@ -1,4 +1,4 @@
-"""Makes `bodyfit/data/poses/motions.npz` from BVH clips of the CMU Graphics Lab Motion Capture Database.
+"""Makes `bodyfit/data/poses` (motions.npz, prior.npz) from BVH clips of the CMU Graphics Lab Motion Capture Database.
 
     python models/make_pose_prior.py --clips DIR_WITH_BVH
 
@@ -15,10 +15,14 @@ import numpy as np
 from mocap_bvh import read_bvh
 from mocap_retarget import STRAIGHT_RAD, Motion, least_bend, retarget, without_t_pose
 from numpy.typing import NDArray
+from pose_mixture import Mixture, Recipe, clip_weights, fit_mixture, left_out, single
 from scipy.ndimage import gaussian_filter1d
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.body.npz import write_npz
+from bodyfit.body.skeleton import SMPL_JOINTS
+from bodyfit.fit.learned_prior import BROAD_SHARE
+from bodyfit.fit.pose_prior import MIRROR, angles_from, pose_prior
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "bodyfit" / "data" / "poses"
@@ -78,6 +82,65 @@ def write_motions(path: Path, motions: list[Motion]) -> None:
     )
 
 
+PARTS: dict[str, list[tuple[str, int]]] = {
+    "arm": [
+        (f"left_{j}", a) for j, axes in (("shoulder", (0, 1, 2)), ("elbow", (0, 1, 2)), ("wrist", (1, 2))) for a in axes
+    ],
+    "legs": [
+        (f"{side}_{j}", a)
+        for j, axes in (("hip", (0, 1, 2)), ("knee", (0,)), ("ankle", (0, 1, 2)))
+        for side in ("left", "right")
+        for a in axes
+    ],
+    "trunk": [(j, a) for j in ("spine1", "spine2", "spine3", "neck", "head") for a in range(3)],
+}
+"""joints and their angles, as `bodyfit.fit.pose_prior` counts them; the right arm is the left one's mirror image"""
+RECIPES = {"arm": Recipe(2, 0.7, 10.0), "legs": Recipe(4, 0.7, 30.0), "trunk": Recipe(1, 0.5, 30.0)}
+"""chosen by how likely left-out clips are; more components fit the clips that they were made from and no others"""
+
+
+def clip_angles(motions: list[Motion], part: str) -> list[NDArray[np.float64]]:
+    """The angles (frames, D) of a part in each clip, and in its mirror image."""
+    names = list(SMPL_JOINTS)
+    twist = pose_prior(SMPL_JOINTS).twist_axis
+    other = {"left": "right_", "right": "left_"}
+    swap = [names.index(other.get(n.partition("_")[0], n.partition("_")[0]) + n.partition("_")[2]) for n in names]
+    joints, axes = [names.index(j) for j, _ in PARTS[part]], [a for _, a in PARTS[part]]
+    out = []
+    for m in motions:
+        both = [angles_from(pose, twist)[:, joints, axes] for pose in (m.pose, m.pose[:, swap] * MIRROR)]
+        out.append(np.concatenate(both))
+    return out
+
+
+def learn(motions: list[Motion]) -> dict[str, NDArray[np.generic]]:
+    """The arrays of prior.npz; prints how likely clips are that a mixture was not made from."""
+    names = list(SMPL_JOINTS)
+    prior = pose_prior(SMPL_JOINTS)
+    mean = angles_from(prior.mean[None], prior.twist_axis)[0]
+    arrays: dict[str, NDArray[np.generic]] = {"source": np.array(SOURCE)}
+    for part, angles in PARTS.items():
+        joints, axes = [names.index(j) for j, _ in angles], [a for _, a in angles]
+        sigma = prior.sigma[joints, axes]
+        broad = single(mean[joints, axes], sigma)
+        clips = clip_angles(motions, part)
+        subjects = [subject(m.name) for m in motions]
+        print(f"{part}: log-density a frame of a left-out subject's clip, broad Gaussian alone and with the mixture")
+        scores = left_out(clips, subjects, sigma, broad, BROAD_SHARE, RECIPES[part])
+        for m, (before, after) in zip(motions, scores, strict=True):
+            print(f"  {m.name:7s} {before:7.2f} {after:7.2f}")
+        weights = clip_weights([len(c) for c in clips], RECIPES[part])
+        found: Mixture = fit_mixture(np.concatenate(clips), weights, sigma, RECIPES[part])
+        arrays |= {
+            f"{part}_joints": np.array([j for j, _ in angles]),
+            f"{part}_axes": np.array(axes, np.int8),
+            f"{part}_weights": found.weights.astype(np.float32),
+            f"{part}_means": found.means.astype(np.float32),
+            f"{part}_covs": found.covs.astype(np.float32),
+        }
+    return arrays
+
+
 def subject(name: str) -> int:
     """CMU's number of the subject of a clip."""
     return int(name.split("_")[0])
@@ -106,6 +169,7 @@ def main() -> None:
         motions.append(motion)
         print(f"{motion.name}: {len(motion.pose)} frames at {motion.fps:.1f} a second")
     write_motions(asked.out / "motions.npz", motions)
+    write_npz(asked.out / "prior.npz", learn(motions))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,9 @@ class Stage:
     """first damping of Levenberg-Marquardt"""
     robust_floor_m: float = 0.030
     """a sole higher than this is a lifted foot: wide as long as the body may be centimetres off"""
+    learned: bool = True
+    """whether the learned pose prior holds here, where `FitConfig.learned_prior` has it on; a search about stances of
+    its own has no use for it"""
 
 
 _refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015)
@@ -94,6 +97,9 @@ class FitConfig:
     """Geman-McClure scale of a keypoint's distance; wider in a stage whose outline scale covers more pixels"""
     prior_widening: float = 1.3
     """factor on the shape prior's standard deviations: people vary more than the sample behind the prior"""
+    learned_prior: bool = True
+    """whether poses like those of motion capture are likelier (`bodyfit.fit.learned_prior`), instead of each joint's
+    angles alone"""
     threads: int = 2
     """how many views are worked on at once"""
     headings: int = 8
@@ -105,10 +111,14 @@ class FitConfig:
     offspring: int = 20
     """into how many each time"""
     search: Stage = field(
-        default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
+        default_factory=lambda: Stage(
+            "search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7, learned=False
+        )
     )
     arms: Stage = field(
-        default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
+        default_factory=lambda: Stage(
+            "arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7, learned=False
+        )
     )
     limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))
     reach: Stage = field(default_factory=lambda: Stage("reach", 1, 5000, 0, 12, 0.10, 0.15))

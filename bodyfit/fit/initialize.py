@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import Clothing, FitConfig, Stage
 from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, mutate, stance_pose, with_arm
+from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.limbs import LimbStages, improve_limbs, with_pose
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
@@ -171,6 +172,7 @@ class Starter:
         return Problem(
             self._meshes[key], views, items, stage, self.config, self.prior, pose_mean,
             self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
+            learned_prior=learned_for(self.config, stage, self.names),
         )  # fmt: skip
 
     def limb_stages(self) -> LimbStages:

@@ -13,6 +13,7 @@ from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
+from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.limbs import LimbStages, improve_limbs
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
@@ -269,7 +270,7 @@ def _problem(
     pose_mean = np.broadcast_to(prior.mean, (len(instants), *prior.mean.shape))
     return Problem(
         mesh, views, np.array(items, dtype=np.int64), stage, setup.config, prior, pose_mean, gaussian,
-        clothing.sigma_behind_m,
+        clothing.sigma_behind_m, learned_prior=learned_for(setup.config, stage, mesh.joint_names),
     )  # fmt: skip
 
 
@@ -321,7 +322,10 @@ def _limbs_again(
         def problem_of(stage: Stage, mean: NDArray[np.float64], instant: Instant = instant) -> Problem:
             views = [make_view(o, stage.pixels) for o in instant.observations]
             items = np.array([(i, v) for i in range(len(mean)) for v in range(len(views))], dtype=np.int64)
-            return Problem(mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m)
+            learned = learned_for(c, stage, mesh.joint_names)
+            return Problem(
+                mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m, learned_prior=learned
+            )  # fmt: skip
 
         state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))
         cost = float(problem_of(how.last, prior.mean[None]).linearize(state, want_rows=False).cost[0])

@@ -2,8 +2,8 @@
 
 Angles are radians about SMPL's axes at the zero pose (x to the person's left, y up, z to the front); the table gives
 the left side, the right is its mirror image (x, -y, -z). Most joints are axis-angles. Elbow and knee are a bend and a
-twist of what is beyond them about its own length (`TWIST_AXES`): an axis-angle mixes the two, so that a bent elbow whose
-forearm is turned seems to be bent sideways, which none can be.
+twist of what is beyond them about its own length (`TWIST_AXES`): an axis-angle mixes the two, so that a bent elbow
+whose forearm is turned seems to be bent sideways, which none can be.
 
 Ranges follow the usual clinical ranges of motion (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965),
 widened since a joint here is a rough copy of a real one; an ankle's y and a neck's are what seven CMU motion-capture
@@ -56,8 +56,8 @@ times as often as by chance, and people who stand still move their arms apart le
 
 @dataclass(frozen=True)
 class PosePrior:
-    """mean, sigma, low, high (J, 3) radians, the mean as axis-angle; the root has none (sigma infinite). twist_axis (J,)
-    says which joints' sigma and range are of a bend and a twist; -1 for the others."""
+    """mean, sigma, low, high (J, 3) radians, the mean as axis-angle; the root has none (sigma infinite). twist_axis
+    (J,) says which joints' sigma and range are of a bend and a twist; -1 for the others."""
 
     mean: NDArray[np.float64]
     sigma: NDArray[np.float64]
@@ -134,8 +134,8 @@ def pose_prior_terms(
     widen: float,
     free: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3) axis-angle.
-    Angles that are `free` (J, 3) have their range alone."""
+    """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3), which is
+    axis-angle. Angles that are `free` (J, 3) have their range alone."""
     from bodyfit.kernels.rotations import about
 
     theta, D = joint_angles(R, prior.twist_axis)
