@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_shipped_motions_are_whole_and_say_where_they_come_from() -> None:
     assert starts[0] == 0 and starts[-1] == len(poses) == len(transl) and (np.diff(starts) > 30).all()
     assert poses.dtype == np.int16 and poses.shape[1:] == (24, 3) and transl.shape[1:] == (3,)
     assert "mocap.cs.cmu.edu" in str(arrays["source"]) and "NSF EIA-0196217" in str(arrays["source"])
-    for a, b in zip(starts[:-1], starts[1:], strict=True):
+    for a, b in pairwise(starts):
         R = matrix_from_axis_angle(poses[a:b] * 1e-4)
         turn = np.linalg.norm(axis_angle_from_matrix(np.swapaxes(R[:-1], 2, 3) @ R[1:]), axis=-1)
         assert turn.max() < 1.0, "no joint leaps between two frames"

@@ -64,9 +64,9 @@ class Stage:
     """first damping of Levenberg-Marquardt"""
     robust_floor_m: float = 0.030
     """a sole higher than this is a lifted foot: wide as long as the body may be centimetres off"""
-    learned: bool = True
-    """whether the learned pose prior holds here, where `FitConfig.learned_prior` has it on; a search about stances of
-    its own has no use for it"""
+    whole_body: bool = True
+    """whether the learned pose prior holds here, and that no part goes through another, where `FitConfig` has them on;
+    a search about stances of its own has no use for them"""
 
 
 _refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015)
@@ -100,6 +100,8 @@ class FitConfig:
     learned_prior: bool = True
     """whether poses like those of motion capture are likelier (`bodyfit.fit.learned_prior`), instead of each joint's
     angles alone"""
+    self_penetration: bool = True
+    """whether parts of the body that go through each other cost something (`bodyfit.fit.collide`)"""
     threads: int = 2
     """how many views are worked on at once"""
     headings: int = 8
@@ -112,12 +114,12 @@ class FitConfig:
     """into how many each time"""
     search: Stage = field(
         default_factory=lambda: Stage(
-            "search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7, learned=False
+            "search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7, whole_body=False
         )
     )
     arms: Stage = field(
         default_factory=lambda: Stage(
-            "arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7, learned=False
+            "arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7, whole_body=False
         )
     )
     limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))

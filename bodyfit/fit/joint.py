@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
+from bodyfit.fit.collide import Spheres, spheres_of
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
 from bodyfit.fit.learned_prior import learned_for
@@ -145,6 +146,12 @@ def garment_directions(model: BodyModel, mean: NDArray[np.float64]) -> NDArray[n
     return normals[:, :, None] * garment_fields(model)[:, None, :]
 
 
+def spheres_for(setup: FitSetup, stage: Stage) -> Spheres | None:
+    """What tells how deep the usual body's parts lie in each other, where a stage asks for that."""
+    wanted = setup.config.self_penetration and stage.whole_body
+    return spheres_of(setup.model, prior_shape(setup).mean) if wanted else None
+
+
 def garment_prior(clothing: Clothing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation (G,) of the garments' thickness, metres."""
     rows = np.array([clothing.shirt_m, clothing.trousers_m, clothing.shoes_m, clothing.hair_m])
@@ -271,6 +278,7 @@ def _problem(
     return Problem(
         mesh, views, np.array(items, dtype=np.int64), stage, setup.config, prior, pose_mean, gaussian,
         clothing.sigma_behind_m, learned_prior=learned_for(setup.config, stage, mesh.joint_names),
+        spheres=spheres_for(setup, stage),
     )  # fmt: skip
 
 
@@ -307,6 +315,7 @@ def _limbs_again(
     """
     shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
     stage = c.limbs_again
+    spheres = spheres_for(setup, stage)
     mesh = _held_mesh(setup, stage.level, found.shape, shape)
     last, stop = replace(stage, iterations=4), cancelled or (lambda: False)
     how = LimbStages(stage, c.reach, last, 2, prior, stop, c.arms_tasted)
@@ -324,7 +333,8 @@ def _limbs_again(
             items = np.array([(i, v) for i in range(len(mean)) for v in range(len(views))], dtype=np.int64)
             learned = learned_for(c, stage, mesh.joint_names)
             return Problem(
-                mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m, learned_prior=learned
+                mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m, learned_prior=learned,
+                spheres=spheres if stage.whole_body else None,
             )  # fmt: skip
 
         state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))

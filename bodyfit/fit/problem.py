@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.learned_prior import LearnedPrior
@@ -123,6 +124,8 @@ class Problem:
     learned_prior: LearnedPrior | None = None
     """what was learnt from motion capture takes the place of the Gaussian over the angles that it covers; it too has no
     part in a covariance, since so few clips show what people do and not what they do not"""
+    spheres: Spheres | None = None
+    """what tells how deep the body's parts lie in each other; no part in a covariance either: it is one-sided, rough"""
     _scratch: list[Scratch] = field(default_factory=list)
 
     def settings(self, view: View) -> NDArray[np.float64]:
@@ -283,8 +286,10 @@ class Problem:
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
-        if learned is not None:
-            cost, gradient, hessian = learned.terms(state.rotations[live], self.stage.pose_prior)
+        whole = [learned.terms(state.rotations[live], self.stage.pose_prior)] if learned is not None else []
+        if self.spheres is not None and self.break_ties:
+            whole.append(self.spheres.terms(state.rotations[live]))
+        for cost, gradient, hessian in whole:
             out.instant_cost[where] += cost
             out.pose_gradient[where, : 3 * n_joints] += gradient
             out.A[where, : 3 * n_joints, : 3 * n_joints] += hessian
