@@ -95,7 +95,7 @@ PARTS: dict[str, list[tuple[str, int]]] = {
     "trunk": [(j, a) for j in ("spine1", "spine2", "spine3", "neck", "head") for a in range(3)],
 }
 """joints and their angles, as `bodyfit.fit.pose_prior` counts them; the right arm is the left one's mirror image"""
-RECIPES = {"arm": Recipe(2, 0.7, 10.0), "legs": Recipe(4, 0.7, 30.0), "trunk": Recipe(1, 0.5, 30.0)}
+RECIPES = {"arm": Recipe(2, 0.7, 10.0), "legs": Recipe(4, 0.7, 30.0), "trunk": Recipe(1, 0.7, 30.0)}
 """chosen by how likely left-out clips are; more components fit the clips that they were made from and no others"""
 
 

@@ -25,6 +25,7 @@ SWAP = [
     for n in NAMES
 ]
 MOTIONS = PRIOR_FILE.with_name("motions.npz")
+MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 def a_pose(seed: int, spread: float = 0.3) -> np.ndarray:
@@ -188,3 +189,48 @@ def test_shipped_motions_are_whole_and_say_where_they_come_from() -> None:
         assert np.linalg.norm(np.diff(transl[a:b], axis=0), axis=1).max() < 0.2
     knees = poses[:, [NAMES.index("left_knee"), NAMES.index("right_knee")], 0] * 1e-4
     assert np.percentile(knees, 1) > -0.1, "knees bend one way only"
+
+
+BVH = """HIERARCHY
+ROOT Hips
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Yrotation Xrotation
+  JOINT Arm
+  {
+    OFFSET 0 2 0
+    CHANNELS 3 Zrotation Yrotation Xrotation
+    End Site
+    {
+      OFFSET 3 0 0
+    }
+  }
+}
+MOTION
+Frames: 4
+Frame Time: 0.0166667
+0 5 0 0 0 0 90 0 0
+0 5 0 0 0 0 90 0 0
+1 5 0 0 90 0 0 90 0
+1 5 0 0 90 0 0 90 0
+"""
+
+
+def test_a_bvh_is_read_joint_by_joint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second frame of 60 a second; rotations are applied in the order of the channels, the root's first."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    from mocap_bvh import read_bvh  # pyright: ignore[reportMissingImports]
+
+    path = tmp_path / "arm.bvh"
+    path.write_text(BVH)
+    clip = read_bvh(path)
+    assert clip.names == ("Hips", "Arm", "Arm_end") and clip.fps == pytest.approx(30.0, rel=1e-4)
+    assert clip.parents.tolist() == [-1, 0, 1]
+    np.testing.assert_allclose(clip.places[0], [(0, 5, 0), (0, 7, 0), (0, 10, 0)], atol=1e-12)
+    np.testing.assert_allclose(clip.places[1], [(1, 5, 0), (1, 7, 0), (-2, 7, 0)], atol=1e-12)
+    path.write_text(BVH.replace("Frames: 4", "Frames: 5"))
+    with pytest.raises(ValueError, match="expected 5 frames of 9 numbers"):
+        read_bvh(path)
+    path.write_text("a text")
+    with pytest.raises(ValueError, match="HIERARCHY"):
+        read_bvh(path)

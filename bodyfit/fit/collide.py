@@ -8,6 +8,7 @@ in the chest, not the last millimetre of a hand on a hip.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -81,13 +82,16 @@ class Spheres:
         Raises:
             InputError: sigma is not positive.
         """
-        return self._overlaps(rotations, sigma_m)[:3]
+        cost, gradient, hessian, _ = self._overlaps(rotations, sigma_m)
+        return cost, gradient, hessian
 
     def deepest_m(self, rotations: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) metres by which two parts go through each other at most, beyond what flesh gives."""
         return self._overlaps(rotations, SIGMA_M)[3]
 
-    def _overlaps(self, rotations: NDArray[np.float64], sigma_m: float) -> tuple[NDArray[np.float64], ...]:
+    def _overlaps(
+        self, rotations: NDArray[np.float64], sigma_m: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         from bodyfit.kernels.collide import penetration
 
         if not sigma_m > 0:
@@ -103,8 +107,13 @@ class Spheres:
 
 
 def spheres_of(model: BodyModel, betas: NDArray[np.float64]) -> Spheres:
-    """Spheres fitted to a body of betas (S,)."""
-    return body_spheres(mesh_for(model, 1, 1, betas))
+    """Spheres fitted to a body of betas (S,); made once."""
+    return _spheres_of(model, tuple(np.asarray(betas, np.float64).tolist()))
+
+
+@lru_cache(maxsize=8)
+def _spheres_of(model: BodyModel, betas: tuple[float, ...]) -> Spheres:
+    return body_spheres(mesh_for(model, 1, 1, np.array(betas)))
 
 
 def body_spheres(mesh: Mesh) -> Spheres:

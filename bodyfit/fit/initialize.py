@@ -175,7 +175,7 @@ class Starter:
             self._meshes[key], views, items, stage, self.config, self.prior, pose_mean,
             self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
             learned_prior=learned_for(self.config, stage, self.names),
-            spheres=self.spheres if stage.whole_body else None,
+            spheres=self.spheres if stage.solid else None,
         )  # fmt: skip
 
     def limb_stages(self) -> LimbStages:

@@ -148,7 +148,7 @@ def garment_directions(model: BodyModel, mean: NDArray[np.float64]) -> NDArray[n
 
 def spheres_for(setup: FitSetup, stage: Stage) -> Spheres | None:
     """What tells how deep the usual body's parts lie in each other, where a stage asks for that."""
-    wanted = setup.config.self_penetration and stage.whole_body
+    wanted = setup.config.self_penetration and stage.solid
     return spheres_of(setup.model, prior_shape(setup).mean) if wanted else None
 
 
@@ -334,7 +334,7 @@ def _limbs_again(
             learned = learned_for(c, stage, mesh.joint_names)
             return Problem(
                 mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m, learned_prior=learned,
-                spheres=spheres if stage.whole_body else None,
+                spheres=spheres if stage.solid else None,
             )  # fmt: skip
 
         state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))

@@ -26,7 +26,7 @@ BROAD_SHARE = 0.4
 mixture"""
 EVERYDAY_SHARE = 0.3
 """how much of an arm's mixture are the everyday ways to hold one"""
-EVERYDAY_SIGMA = {"shoulder": (0.35, 0.35, 0.35), "elbow": (0.45, 0.35, 0.08), "wrist": (0.20, 0.20, 0.25)}
+EVERYDAY_SIGMA = {"shoulder": (0.35, 0.35, 0.35), "elbow": (0.45, 0.35, 0.12), "wrist": (0.20, 0.20, 0.25)}
 """radians that an arm's joints vary by within such a way"""
 
 
@@ -93,7 +93,7 @@ def learned_prior(joint_names: tuple[str, ...]) -> LearnedPrior:
 
 def learned_for(config: FitConfig, stage: Stage, joint_names: tuple[str, ...]) -> LearnedPrior | None:
     """The learned prior where a stage of a fit is to have it."""
-    return learned_prior(joint_names) if config.learned_prior and stage.whole_body else None
+    return learned_prior(joint_names) if config.learned_prior and stage.learned else None
 
 
 def read_learned_prior(path: Path, joint_names: tuple[str, ...]) -> LearnedPrior:
