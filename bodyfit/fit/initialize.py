@@ -201,6 +201,10 @@ class Starter:
         third = self._evolve(observations, [first, second])
         return min(best, third, key=lambda s: s.cost)
 
+    def search_poses(self, observations: Sequence[Observation], poses: Sequence[NDArray[np.float64]]) -> Start:
+        """The best start among a few poses (J, 3), in every heading, with the arms searched: quick, and not proven."""
+        return self._search(observations, poses, 0.0)
+
     def _evolve(self, observations: Sequence[Observation], parents: Sequence[Start]) -> Start:
         """Starts changed by chance and settled, the best of them changed again: for what no table of stances holds.
 

@@ -8,9 +8,8 @@ steps of Levenberg-Marquardt do the rest. The shape is held within a frame and s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,19 +18,20 @@ from numpy.typing import NDArray
 from bodyfit.body.model import SEXES, BodyModel
 from bodyfit.errors import FrameError, InputError, PersonNotFoundError, SeveralPeopleError
 from bodyfit.fit.blas import find_blas, one_blas_thread
-from bodyfit.fit.config import CLOTHING, Clothing
+from bodyfit.fit.config import CLOTHING
 from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
+from bodyfit.fit.hypotheses import stance_pose
 from bodyfit.fit.initialize import Shape, Starter
-from bodyfit.fit.joint import FitSetup, Instant, find_joint, garment_directions, prior_shape
-from bodyfit.fit.mesh import GARMENTS, Mesh, mesh_for
-from bodyfit.fit.online_shape import OnlineShape, held_mesh, joint_mesh
+from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
+from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
+from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import depth_noise
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import Follower, follower_of
 from bodyfit.observe.observation import Observation, observe
-from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle, nearest_rotation
+from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -40,73 +40,6 @@ FRAME_S = 1 / 30
 LEAST_SEEN = 40
 """grid pixels of the person, over all sensors, below which a frame says nothing of them"""
 WIDE_REACH_M = 0.6
-MEMORY_FRAMES = 45
-"""what is usual is a running mean over about so many frames"""
-
-
-class TrackState(Enum):
-    """How it stands with the person after a frame; the value is the message."""
-
-    FOUND = "found in the whole picture"
-    TRACKED = "followed from the frame before"
-    COASTING = "not seen well enough: held where it was expected"
-    LOST = "nobody is followed"
-
-
-@dataclass(frozen=True)
-class TrackEstimate:
-    """One instant's body.
-
-    Attributes:
-        index, timestamp_s: which instant.
-        state: how it was come by; with LOST the body is the last one that was known, if any.
-        betas (S,), betas_sd (S,): the shape as known by now.
-        pose (J, 3) axis-angle, the root first; pose_sd (J, 3); transl (3,); joints_world (J, 3) metres.
-        garments_m: estimated thickness by garment.
-        depth_residual_m: mean distance of the sensor's readings from the body.
-        overlap: share of the pixels of person and body that both have.
-        steps: how often the normal equations were set up.
-        shape_frozen: whether later frames no longer move the shape.
-        told: what happened, one short sentence each.
-        times_s: wall seconds by part.
-    """
-
-    index: int
-    timestamp_s: float
-    state: TrackState
-    betas: NDArray[np.float64]
-    betas_sd: NDArray[np.float64]
-    pose: NDArray[np.float64]
-    pose_sd: NDArray[np.float64]
-    transl: NDArray[np.float64]
-    joints_world: NDArray[np.float64]
-    garments_m: Mapping[str, float]
-    depth_residual_m: float
-    overlap: float
-    steps: int
-    shape_frozen: bool
-    told: tuple[str, ...]
-    times_s: Mapping[str, float]
-
-
-@dataclass
-class Usual:
-    """Running means over good frames, each with its mean deviation: gap (metres), overlap, person pixels."""
-
-    mean: NDArray[np.float64] | None = None
-    deviation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    count: int = 0
-
-    def take(self, values: Sequence[float]) -> None:
-        """A good frame's numbers."""
-        now = np.asarray(values, np.float64)
-        self.count += 1
-        if self.mean is None:
-            self.mean, self.deviation = now, np.array([0.15, 0.08, 0.15]) * np.maximum(now, 1e-9)
-            return
-        share = max(1 / MEMORY_FRAMES, 1 / (self.count + 3))
-        self.deviation = (1 - share) * self.deviation + share * np.abs(now - self.mean)
-        self.mean = (1 - share) * self.mean + share * now
 
 
 class Tracker:
@@ -142,14 +75,12 @@ class Tracker:
         self.setup = FitSetup(model, sex, clothing, self.config.fit)
         self.gravity_world, self.person = gravity_world, person
         self.prior = pose_prior(model.joint_names)
-        self.clothing: Clothing | None = None
-        self.shape: OnlineShape | None = None
+        self.shape: TrackShape | None = None
+        """None until somebody was found"""
         self._followers: dict[str, Follower] = {}
         self._strides: dict[str, int] = {}
         self._noise: dict[str, float] = {}
         self._looker = Looker()
-        self._held: dict[int, Mesh] = {}
-        self._held_version = -1
         self._pose: Pose | None = None
         self._pose_sd = np.zeros((model.num_joints, 3))
         self._velocity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -161,9 +92,9 @@ class Tracker:
         self._effort = self.config.effort
         self._slow, self._quick = 0, 0
         self._count = 0
+        self._before = 0
         self._gap = (float("inf"), 0.0)
         self._blas: ThreadpoolController | None = None
-        self._known: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
 
     # what is asked for
 
@@ -200,66 +131,12 @@ class Tracker:
         """How much is done for a frame at present: a name of `track_config.EFFORTS`."""
         return EFFORTS[self._effort].name
 
-    # the shape
-
-    def _mesh(self, level: int) -> Mesh:
-        """The body of the present shape at a level."""
-        assert self.shape is not None
-        if self._held_version != self.shape.version:
-            self._held = {k: held_mesh(self._joint[k], self.shape.x) for k in self._joint}
-            self._held_version = self.shape.version
-        return self._held[level]
-
-    def _begin_shape(self, clothing: Clothing, found_shape: NDArray[np.float64], cov: NDArray[np.float64]) -> None:
-        S, c = self.model.num_betas, self.config
-        shape = prior_shape(self.setup)
-        directions = garment_directions(self.model, shape.mean + found_shape[:S])
-        free = min(c.shape_betas, S)
-        follow = np.linalg.solve(shape.cov[:free, :free], shape.cov[:free, free:]).T
-        rest = found_shape[free:S] - follow @ found_shape[:free]
-        self._follow_matrix, self._rest = follow, rest
-        self._joint = {
-            level: joint_mesh(mesh_for(self.model, level, S, shape.mean, directions), shape.cov, free, rest)
-            for level in {c.stage.level, c.regain.level}
-        }
-        use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
-        self.clothing = clothing
-        self.shape = OnlineShape(
-            self._joint[c.stage.level], found_shape[use], cov[np.ix_(use, use)], c.stage, c.fit, self.prior,
-            clothing.sigma_behind_m, c.keyframes, c.novel_rad, c.frozen_m,
-        )  # fmt: skip
-        self._held_version = -1
-
-    def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The shape as known by now (S,) and its covariance (S, S)."""
-        prior = prior_shape(self.setup)
-        if self.shape is None:
-            return prior.mean, prior.cov
-        if self._known is not None and self._known[0] == self.shape.version:
-            return self._known[1], self._known[2]
-        free = self.shape.mesh.num_betas
-        E = np.concatenate([np.eye(free), self._follow_matrix])
-        x, cov = self.shape.x[:free], self.shape.cov[:free, :free]
-        betas = prior.mean + E @ x
-        betas[free:] += self._rest
-        out = E @ cov @ E.T
-        # what the first components leave open of the others
-        out[free:, free:] += prior.cov[free:, free:] - self._follow_matrix @ prior.cov[:free, free:]
-        self._known = (self.shape.version, betas, out)
-        return betas, out
-
-    def garments(self) -> dict[str, float]:
-        """Thickness by garment as known by now, metres."""
-        if self.shape is None:
-            return {}
-        return {g: float(x) for g, x in zip(GARMENTS, self.shape.x[self.shape.mesh.num_betas :], strict=True)}
-
     # one frame
 
     def _follow(
         self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
     ) -> tuple[TrackState, int]:
-        assert self._pose is not None and self.clothing is not None
+        assert self._pose is not None and self.shape is not None
         c, effort = self.config, EFFORTS[self._effort]
         dt = now - self._time
         expected = self._predict(dt)
@@ -310,7 +187,9 @@ class Tracker:
     def _look(
         self, frames: Sequence[Frame], expected: Pose, reach_m: float | None, pixels: int, times: dict[str, float]
     ) -> list[Seen]:
-        mesh = self._mesh(self.config.stage.level)
+        assert self.shape is not None
+        mesh = self.shape.mesh(self.config.stage.level)
+        self._before = 0
         out = []
         for frame in frames:
             follower = self._followers.get(frame.sensor)
@@ -328,16 +207,17 @@ class Tracker:
                 share = pixels / max(len(self._followers), 1)
                 wanted = max(1, int(np.sqrt(full / max(share, 1)) + 0.35))
                 self._strides[frame.sensor] = wanted
+            self._before += seen.followed.before
             if seen.followed.person >= LEAST_SEEN // 2:
                 out.append(seen)
         return out
 
     def _descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
         c = self.config
-        assert self.clothing is not None
+        assert self.shape is not None
         return descend(
-            self._mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
-            self.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
+            self.shape.mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
+            self.shape.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
             sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
             still_rad=c.still_rad, still_m=c.still_m,
         )  # fmt: skip
@@ -347,14 +227,14 @@ class Tracker:
     ) -> tuple[Followed, float, int] | None:
         """The frame once more, wider and coarser, from where the body was expected and from where it was."""
         c = self.config
-        assert self._pose is not None and self.clothing is not None
+        assert self._pose is not None and self.shape is not None
         best: Followed | None = None
         steps = 0
         wide = self._look(frames, expected, WIDE_REACH_M, pixels, {}) or list(seen)
         for start in (expected, self._pose):
             coarse = descend(
-                self._mesh(c.regain.level), [s.view for s in wide], start, c.regain, c.fit, self.prior,
-                self.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
+                self.shape.mesh(c.regain.level), [s.view for s in wide], start, c.regain, c.fit, self.prior,
+                self.shape.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
             )  # fmt: skip
             steps += coarse.evaluations
             if best is None or coarse.equations.cost[0] < best.equations.cost[0]:
@@ -386,6 +266,10 @@ class Tracker:
             self._velocity = (turn, (found.pose.transl - before.transl) / dt)
         else:
             self._velocity = None
+        self._settle_pose(found)
+
+    def _settle_pose(self, found: Followed) -> None:
+        """The pose and how well it is known."""
         self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
         joints = len(self._pose.rotations)
         cov = np.linalg.inv(found.equations.A[0] + 1e-9 * np.eye(found.equations.A.shape[1]))
@@ -394,14 +278,15 @@ class Tracker:
     def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
         assert self.shape is not None and self._pose is not None
         self._usual.take((found.gap_m, found.overlap, person))
-        if self.shape.frozen:
+        online = self.shape.online
+        if online.frozen:
             return
         usual = self._usual.mean
         ordinary = usual is not None and found.gap_m < 1.5 * usual[0] and found.overlap > 0.9 * usual[1]
-        if ordinary and self.shape.is_new(self._pose.rotations):
-            self.shape.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
+        if ordinary and online.is_new(self._pose.rotations):
+            online.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
         elif self._count % self.config.relinearize_every == 0:
-            self.shape.look_again()
+            online.look_again()
 
     def _coast(
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, now: float, told: list[str]
@@ -411,7 +296,7 @@ class Tracker:
         readings = sum(int((f.depth[::16, ::16] > 0).sum()) for f in frames)
         if not readings:
             told.append("no depth in this frame")
-        elif sum(s.followed.before for s in seen) > sum(s.followed.person for s in seen):
+        elif self._before > sum(s.followed.person for s in seen):
             told.append("something stands before the person")
         else:
             told.append("too little of the person is in sight")
@@ -433,8 +318,13 @@ class Tracker:
         self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
     ) -> tuple[TrackState, int]:
         t0 = time.perf_counter()
-        if self._pose is not None and not self._worth_searching(frames, now):
-            return TrackState.LOST, 0
+        if self._pose is not None:
+            back = self._is_back(frames)
+            times["solve"] = time.perf_counter() - t0
+            if back is not None:
+                return self._accept(*back, now, told, first=False)
+            if not self._worth_searching(frames, now):
+                return TrackState.LOST, 0
         self._searched = now
         observations: list[Observation] = []
         reason = "nobody found"
@@ -449,18 +339,32 @@ class Tracker:
             return TrackState.LOST, 0
         t0 = time.perf_counter()
         first = self.shape is None
-        pose = self._first(observations, now) if first else self._found_again(observations)
-        times["search"] = time.perf_counter() - t0
+        pose = self._first(observations, now) if first else self._pose
+        assert pose is not None
         for o in observations:
             self._meet(o)
-        self._pose, self._velocity = pose, None
-        effort = EFFORTS[self._effort]
-        seen = self._look(frames, pose, None, effort.pixels, times)
-        if not seen:
+        tries: list[Callable[[], Pose]] = (
+            [lambda: pose]
+            if first
+            else [lambda: self._quick_search(observations), lambda: self._search_all(observations)]
+        )
+        out: tuple[Followed, float] | None = None
+        for attempt in tries:
+            start = attempt()
+            seen = self._look(frames, start, None, EFFORTS[self._effort].pixels, times)
+            if not seen:
+                continue
+            found = self._descend(seen, start, 3.0, 6)
+            person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
+            if out is None or found.overlap > out[0].overlap:
+                out = found, person
+            if self._is_good(found, person):
+                break
+        times["search"] = time.perf_counter() - t0
+        if out is None:
             told.append("nobody found: the body is not in the picture")
             return TrackState.LOST, 0
-        found = self._descend(seen, pose, 3.0, 6)
-        person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
+        found, person = out
         self._gap = (found.gap_m, found.overlap)
         if found.gap_m > self.config.worst_gap_m or found.overlap < self.config.least_overlap:
             told.append(
@@ -468,17 +372,39 @@ class Tracker:
                 f"{found.overlap * 100:.0f} %"
             )
             return TrackState.LOST, found.evaluations
-        self._good_time, last = now, self._good_time
-        self._take(found, now, FRAME_S)
+        return self._accept(found, person, now, told, first=first)
+
+    def _accept(
+        self, found: Followed, person: float, now: float, told: list[str], *, first: bool
+    ) -> tuple[TrackState, int]:
+        """Goes on from a body that was found."""
+        assert self.shape is not None
+        last, self._good_time = self._good_time, now
+        self._gap = (found.gap_m, found.overlap)
+        self._pose = found.pose
+        self._settle_pose(found)
         self._velocity = None
         self._usual.take((found.gap_m, found.overlap, person))
-        assert self.shape is not None
         if first:
-            self.shape.begin(pose.rotations)
+            self.shape.online.begin(found.pose.rotations)
         self._lost = False
         if np.isfinite(last):
             told.append(f"found again after {now - last:.2f} s")
         return TrackState.FOUND, found.evaluations
+
+    def _is_back(self, frames: Sequence[Frame]) -> tuple[Followed, float] | None:
+        """Whether the person stands where they were lost, as after something passed before them."""
+        assert self._pose is not None
+        pixels = EFFORTS[self._effort].pixels
+        seen = self._look(frames, self._pose, WIDE_REACH_M, pixels, {})
+        person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
+        usual = self._usual.mean
+        if not seen or usual is None or person < 0.5 * usual[2]:
+            return None
+        again = self._regain(frames, seen, self._pose, pixels)
+        if again is None or not self._is_good(again[0], again[1]):
+            return None
+        return again[0], again[1]
 
     def _worth_searching(self, frames: Sequence[Frame], now: float) -> bool:
         """Whether somebody may stand there: a search takes as long as many frames."""
@@ -495,15 +421,27 @@ class Tracker:
     def _first(self, observations: list[Observation], now: float) -> Pose:
         instant = Instant(0, now, tuple(observations))
         clothing, found = find_joint(self.setup, [instant])
-        self._begin_shape(clothing, found.shape, found.shape_cov)
+        self.shape = TrackShape(self.setup, self.config, self.prior, clothing, found.shape, found.shape_cov)
         return Pose(found.rotations[0], found.transl[0])
 
-    def _found_again(self, observations: list[Observation]) -> Pose:
-        assert self.shape is not None and self.clothing is not None and self._pose is not None
-        betas, cov = self.betas()
-        starter = Starter(self.model, Shape(betas, cov + 1e-6 * np.eye(len(cov))), self.prior, self.clothing,
-                          self.config.search)  # fmt: skip
-        start = starter.start(observations, [axis_angle_from_matrix(self._pose.rotations)])
+    def _starter(self, *, limb_rounds: int) -> Starter:
+        assert self.shape is not None
+        betas, cov = self.shape.betas()
+        config = replace(self.config.search, limb_rounds=limb_rounds)
+        return Starter(self.model, Shape(betas, cov + 1e-6 * np.eye(len(cov))), self.prior, self.shape.clothing, config)
+
+    def _quick_search(self, observations: list[Observation]) -> Pose:
+        """The last pose and an ordinary one, in every heading, where the person is seen."""
+        assert self._pose is not None
+        poses = [log_rotation(self._pose.rotations)[0], stance_pose(self.model.joint_names, "a_pose")]
+        start = self._starter(limb_rounds=0).search_poses(observations, poses)
+        return Pose(start.rotations, start.transl)
+
+    def _search_all(self, observations: list[Observation]) -> Pose:
+        """A cold start, but for the shape, which is known."""
+        assert self._pose is not None
+        known = [log_rotation(self._pose.rotations)[0]]
+        start = self._starter(limb_rounds=self.config.search.limb_rounds).start(observations, known)
         return Pose(start.rotations, start.transl)
 
     def _meet(self, observation: Observation) -> None:
@@ -539,14 +477,18 @@ class Tracker:
     def _estimate(
         self, index: int, now: float, state: TrackState, steps: int, told: list[str], times: dict[str, float]
     ) -> TrackEstimate:
-        betas, cov = self.betas()
+        if self.shape is None:
+            prior = prior_shape(self.setup)
+            betas, cov, garments = prior.mean, prior.cov, {}
+        else:
+            (betas, cov), garments = self.shape.betas(), self.shape.garments()
         J = self.model.num_joints
         pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
-            self._joints(), self.garments(), *self._gap, steps, self.shape is not None and self.shape.frozen, tuple(told),
-            times,
+            self._joints(), garments, *self._gap, steps, self.shape is not None and self.shape.frozen,
+            tuple(told), times,
         )  # fmt: skip
 
     def _joints(self) -> NDArray[np.float64]:
@@ -555,7 +497,7 @@ class Tracker:
         J = self.model.num_joints
         if self._pose is None or self.shape is None:
             return np.zeros((J, 3))
-        joints = self._mesh(self.config.stage.level).joint_template
+        joints = self.shape.mesh(self.config.stage.level).joint_template
         G, posed = np.empty((J, 3, 3)), np.empty((J, 3))
         joint_motions(
             self._pose.rotations, joints, self.model.parents, np.eye(3), np.zeros(3), self._pose.transl, G, posed

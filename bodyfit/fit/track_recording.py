@@ -19,8 +19,9 @@ from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.solver import StopReason
-from bodyfit.fit.track import TrackEstimate, Tracker, TrackState
+from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import TrackConfig
+from bodyfit.fit.track_estimate import TrackEstimate, TrackState
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import observe
 
@@ -168,9 +169,9 @@ def _result(
     from bodyfit.body.measure import measure_with_sd
     from bodyfit.body.measure_definitions import model_errors
 
-    model, setup, clothing = tracker.model, tracker.setup, tracker.clothing
-    assert clothing is not None
-    betas, cov = tracker.betas()
+    assert tracker.shape is not None
+    model, setup, clothing = tracker.model, tracker.setup, tracker.shape.clothing
+    betas, cov = tracker.shape.betas()
     T = len(steps)
     seen_ever = np.zeros(model.num_vertices, bool)
     observations: list[tuple] = [() for _ in range(T)]
@@ -193,7 +194,6 @@ def _result(
     flags = [f"frame {q.frame_index}: {f}" for q in qualities for f in q.flags]
     if lost:
         flags.append(f"{len(lost)} frames without the person, from {lost[0]} to {lost[-1]}")
-    last = tracker.garments()
     return FitResult(
         model=model,
         sex=setup.sex,
@@ -206,7 +206,7 @@ def _result(
         transl=np.stack([s.transl for s in steps]),
         frame_indices=tuple(s.index for s in steps),
         timestamps_s=tuple(s.timestamp_s for s in steps),
-        garments_m=last,
+        garments_m=tracker.shape.garments(),
         frames=tuple(qualities),
         coverage=coverage,
         stop_reason=StopReason.CONVERGED,
