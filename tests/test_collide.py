@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import InputError
 from bodyfit.fit.collide import SLACK_M, Spheres, spheres_of
+from bodyfit.fit.config import FitConfig
 from bodyfit.fit.hypotheses import ARMS, STANCES, stance_pose, with_arm
+from bodyfit.fit.learned_prior import learned_prior
+from bodyfit.fit.mesh import mesh_for
+from bodyfit.fit.pose_prior import pose_prior
+from bodyfit.fit.problem import Problem, ShapeGaussian, State
 from bodyfit.kernels.body import joint_motions
 from bodyfit.rotation import matrix_from_axis_angle
 
@@ -113,6 +120,37 @@ def test_says_the_same_twice_and_of_each_pose_alone(model: BodyModel, spheres: S
     for a, b, c in zip(spheres.terms(R), spheres.terms(R), spheres.terms(R[1:2]), strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a[1:2], c)
+
+
+def test_a_problem_has_both_priors_and_a_covariance_neither(model: BodyModel, spheres: Spheres) -> None:
+    """Cost and gradient of all terms together, by central differences; what is asked for a covariance is as before."""
+    mean, names = model.priors["neutral"].mean, model.joint_names
+    base = pose_prior(names)
+    R = poses_of(model, through=True)[:2]
+    stage = FitConfig().settle[0]
+    bare = Problem(
+        mesh_for(model, 2, 2, mean), [], np.zeros((0, 2), np.int64), stage, FitConfig(), base,
+        np.broadcast_to(base.mean, (2, *base.mean.shape)), ShapeGaussian(np.zeros(2), np.eye(2)), 0.01,
+    )  # fmt: skip
+    both = replace(bare, learned_prior=learned_prior(names), spheres=spheres)
+
+    def state(rotations: np.ndarray) -> State:
+        return State(rotations, np.zeros((2, 3)), np.zeros((2, 2)), np.arange(2))
+
+    eq = both.prior_equations(state(R))
+    assert (eq.cost > bare.prior_equations(state(R)).cost + 5).all(), "parts go through each other"
+    for j in (3, names.index("left_shoulder"), names.index("right_elbow"), names.index("left_hip")):
+        for axis in range(3):
+            d = np.zeros((model.num_joints, 3))
+            d[j, axis] = 1e-5
+            plus = both.prior_equations(state(R @ matrix_from_axis_angle(d))).cost
+            minus = both.prior_equations(state(R @ matrix_from_axis_angle(-d))).cost
+            np.testing.assert_allclose(eq.pose_gradient[:, 3 * j + axis], (plus - minus) / 2e-5, rtol=2e-3, atol=2e-2)
+    assert np.linalg.eigvalsh(eq.A).min() > -1e-6 * np.abs(eq.A).max()
+    told = replace(both, break_ties=False).prior_equations(state(R))
+    same = replace(bare, break_ties=False).prior_equations(state(R))
+    np.testing.assert_array_equal(told.A, same.A)
+    np.testing.assert_array_equal(told.cost, same.cost)
 
 
 def test_a_sigma_that_is_none_is_refused(model: BodyModel, spheres: Spheres) -> None:
