@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bodyfit.body.model import BodyModel
+    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.fit.result import FitResult
     from bodyfit.recording.native import Recording
 
@@ -82,6 +83,20 @@ SolverOption = Annotated[
     Solver, typer.Option(help="Levenberg-Marquardt, or following the gradient of rendered images (slower).")
 ]
 RendererOption = Annotated[Backend, typer.Option(help="Which renderer's gradient is followed.")]
+RefineExtrinsicsOption = Annotated[
+    bool,
+    typer.Option("--refine-extrinsics", help="Find the sensors' places and clocks from the person; the first's stay."),
+]
+ExtrinsicsSigmaOption = Annotated[
+    str | None,
+    typer.Option("--extrinsics-sigma", metavar="CM,DEG", help="How roughly the places are known: 5,3 where not given."),
+]
+VideoOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--video/--no-video", help="overlay.mp4 of a motion; without either, where PyAV (the extra video) is installed."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -99,6 +114,8 @@ class FitRequest:
     device: str = "cpu"
     solver: str = "lm"
     renderer: str = "native"
+    refine_extrinsics: bool = False
+    extrinsics_sigma: tuple[float, float] | None = None
 
 
 def fit_command(
@@ -113,15 +130,24 @@ def fit_command(
     device: DeviceOption = Device.auto,
     solver: SolverOption = Solver.lm,
     renderer: RendererOption = Backend.native,
+    refine_extrinsics: RefineExtrinsicsOption = False,
+    extrinsics_sigma: ExtrinsicsSigmaOption = None,
+    video: VideoOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a body to a recording and write it to OUT.
 
-    OUT holds fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply, overlay/NNNNNN.png and summary.png;
+    OUT holds fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply, overlay/NNNNNN.png and summary.png, and of
+    a motion (frames at most 0.2 s apart) motion.npz, joints.csv, motion.bvh, motion.glb and overlay.mp4 besides;
     it is written whole or not at all.
     """
     from bodyfit.export.folder import check_out_folder
+
+    if video:
+        from bodyfit.picture.video import check_video
+
+        check_video()
 
     request = FitRequest(
         recording=recording,
@@ -134,10 +160,12 @@ def fit_command(
         device=parse_device(device.value),
         solver=solver.value,
         renderer=renderer.value,
+        refine_extrinsics=refine_extrinsics,
+        extrinsics_sigma=parse_sigma(extrinsics_sigma, refine=refine_extrinsics),
     )
     check_out_folder(out, force=force)
     result = run_fit(request, quiet=as_json)
-    names = write_result(result, out, force=force)
+    names = write_result(result, out, force=force, recording=recording, video=video, sensors=request.sensors)
     show_result(result, out, names, as_json=as_json)
     if not result.converged:
         raise typer.Exit(NOT_BELIEVED)
@@ -158,17 +186,28 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             model=body,
             sex=request.sex,
             clothing=request.clothing,
-            frames=None if request.frames is None else _positions(recording, request.frames),
+            frames=None if request.frames is None else positions_of(recording, request.frames),
             sensors=request.sensors,
             person=request.person,
             device=request.device,
             solver=request.solver,
             renderer=request.renderer,
+            refine_extrinsics=_rig_config(request),
             progress=progress,
         )
 
 
-def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
+def _rig_config(request: FitRequest) -> bool | RigConfig:
+    """How roughly the sensors' places are known, where they are to be found."""
+    if request.extrinsics_sigma is None:
+        return request.refine_extrinsics
+    from bodyfit.fit.extrinsics import RigConfig
+
+    centimetres, degrees = request.extrinsics_sigma
+    return RigConfig(sigma_place_m=centimetres / 100, sigma_turn_deg=degrees)
+
+
+def positions_of(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     """Where the frames of these numbers are in the recording."""
     where = {int(index): i for i, index in enumerate(recording.indices)}
     missing = [index for index in indices if index not in where]
@@ -178,11 +217,55 @@ def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     return [where[index] for index in indices]
 
 
-def write_result(result: FitResult, out: Path, *, force: bool) -> list[str]:
-    """Writes the folder of a fit with its pictures; returns the names of its files."""
+def write_result(
+    result: FitResult,
+    out: Path,
+    *,
+    force: bool,
+    recording: Path | None = None,
+    video: bool | None = False,
+    sensors: tuple[str, ...] | None = None,
+    meshes: bool = True,
+) -> list[str]:
+    """Writes the folder of a fit with its pictures; returns the names of its files.
+
+    Args:
+        recording: where the film's pictures are read again that the result does not hold.
+        video: whether a motion gets its film; None: where PyAV is installed.
+        sensors: whose pictures the film shows, all where None.
+        meshes: whether mesh/NNNNNN.ply are written.
+    """
     from bodyfit.export.folder import write_fit_folder
 
-    return write_fit_folder(result, out, pictures=pictures(result), force=force)
+    films = [film(result, recording, sensors)] if wants_film(result, video) else []
+    return write_fit_folder(result, out, pictures=pictures(result), films=films, meshes=meshes, force=force)
+
+
+def wants_film(result: FitResult, video: bool | None) -> bool:
+    """Whether overlay.mp4 is to be written; None: of a motion, where PyAV is installed."""
+    from bodyfit.export.motion import is_motion
+
+    if video is False or not is_motion(result):
+        return False
+    from bodyfit.picture.video import has_video
+
+    return video is True or has_video()
+
+
+def film(
+    result: FitResult, recording: Path | None, sensors: tuple[str, ...] | None
+) -> tuple[str, Callable[[Path], object]]:
+    """Name of the film within the folder, and what writes it; the recording is opened only then."""
+    from bodyfit.export.result_npz import frame_rate
+    from bodyfit.picture.video import FILE_NAME, shots, write_video
+    from bodyfit.recording.native import open_recording
+
+    def write(path: Path) -> None:
+        source = None if recording is None else open_recording(recording)
+        instants = shots(result, source, sensors=sensors)
+        write_video(path, instants, result.model.faces, rate=frame_rate(sorted(result.timestamps_s)))
+
+    return FILE_NAME, write
 
 
 def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -211,16 +294,21 @@ def stacked(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool) -> None:
     """Tells what came out and where it is."""
-    from bodyfit.cli.screen import print_json, print_lines, print_measurements, print_quality
-    from bodyfit.export.tables import measurements_document
+    from bodyfit.cli.screen import print_json, print_lines, print_measurements, print_quality, print_sensors
+    from bodyfit.export.tables import measurements_document, sensors_document
 
     if as_json:
         document: dict[str, Any] = measurements_document(result)
+        if result.sensors:
+            document["sensors"] = sensors_document(result)["sensors"]
         print_json({**document, "out": str(out), "files": sorted(names)})
         return
     print_measurements(result.measurements)
     print_lines("")
     print_quality(result)
+    if result.sensors:
+        print_lines("")
+        print_sensors(result)
     print_lines("", f"results in {out}: look at {out / 'summary.png'}")
 
 
@@ -249,6 +337,21 @@ def parse_frames(text: str | None) -> tuple[int, ...] | None:
             raise InputError("--frames", f"at most {MAX_FRAMES} frames", repr(text))
         indices.update(range(low, high + 1))
     return tuple(sorted(indices))
+
+
+def parse_sigma(text: str | None, *, refine: bool) -> tuple[float, float] | None:
+    """`5,3` as centimetres and degrees; None where nothing was given."""
+    if text is None:
+        return None
+    if not refine:
+        raise InputError("--extrinsics-sigma", "--refine-extrinsics beside it", "none")
+    try:
+        centimetres, degrees = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError("--extrinsics-sigma", "centimetres and degrees like 5,3", repr(text)) from None
+    if not (0 < centimetres <= 100 and 0 < degrees <= 45):
+        raise InputError("--extrinsics-sigma", "up to 100 cm and 45 degrees, more than 0", repr(text))
+    return centimetres, degrees
 
 
 def parse_names(option: str, text: str | None) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.errors import OutputError
+from bodyfit.export import bvh, glb_skinned, joint_csv, motion_npz
+from bodyfit.export.motion import is_motion
 from bodyfit.export.ply import ply_bytes
 from bodyfit.export.result_npz import FILE_NAME, fit_npz_bytes
-from bodyfit.export.tables import csv_text, json_text, measurements_document
+from bodyfit.export.tables import csv_text, json_text, measurements_document, sensors_document
 
 if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
 
-OURS = re.compile(r"fit\.npz|measurements\.(json|csv)|rest\.ply|summary\.png|mesh/\d{6,}\.ply|overlay/\d{6,}\.png")
+OURS = re.compile(
+    r"fit\.npz|measurements\.(json|csv)|rest\.ply|summary\.png|mesh/\d{6,}\.ply|overlay/\d{6,}\.png"
+    r"|motion\.(npz|bvh|glb)|joints\.csv|overlay\.mp4|sensors\.json"
+)
 """What bodyfit writes into the folder of a fit; nothing else in it is ever touched."""
 
 STAGING = ".bodyfit-"
@@ -53,9 +58,16 @@ def write_fit_folder(
     out: str | Path,
     *,
     pictures: Iterable[tuple[str, NDArray[np.uint8]]] = (),
+    films: Iterable[tuple[str, Callable[[Path], object]]] = (),
+    meshes: bool = True,
+    motion: bool | None = None,
+    colors: NDArray[np.floating] | None = None,
+    texture: glb_skinned.Texture | None = None,
     force: bool = False,
 ) -> list[str]:
     """Writes fit.npz, measurements.json and .csv, rest.ply, mesh/NNNNNN.ply and the pictures; returns their names.
+
+    The result of a motion also gets motion.npz, joints.csv, motion.bvh and motion.glb.
 
     Everything goes to a temporary folder beside `out` (inside it, where `out` is an existing folder) and is renamed
     when it is complete; an error leaves nothing behind. Meshes carry the recording's frame index, so a fit of
@@ -64,6 +76,10 @@ def write_fit_folder(
     Args:
         out: the folder; made with its parents where it does not exist.
         pictures: name within `out` (summary.png, overlay/000000.png) and RGB image (H, W, 3) uint8.
+        films: name within `out` (overlay.mp4), and what writes the file at the path that it is given.
+        meshes: whether each instant's mesh is written; a long motion's are gigabytes, and motion.glb has them all.
+        motion: whether the files of a motion are written; None does so where `is_motion` says that it is one.
+        colors, texture: of the surface, for motion.glb; see `glb_bytes`.
         force: replace the fit that is already in `out`. Files that are not bodyfit's stay untouched.
 
     Raises:
@@ -79,11 +95,19 @@ def write_fit_folder(
     try:
         with _as_output_error(target):
             staging.mkdir()
-        for name, content in _contents(result, pictures):
-            with _as_output_error(target):
-                file = staging / name
-                file.parent.mkdir(exist_ok=True)
-                file.write_bytes(content)
+        for name, content in _contents(result, pictures, meshes):
+            _put(staging, name, content, target)
+            names.append(name)
+        if is_motion(result) if motion is None else motion:
+            for name, content in motion_files(result, colors=colors, texture=texture):
+                _put(staging, name, content, target)
+                names.append(name)
+        for name, write in films:
+            try:
+                with _as_output_error(target):
+                    write(staging / name)
+            except OutputError as e:  # it knows the temporary folder only
+                raise OutputError(str(target), e.expected, e.found, e.hint) from e
             names.append(name)
         with _as_output_error(target):
             if existed:
@@ -99,15 +123,43 @@ def write_fit_folder(
     return names
 
 
-def _contents(result: FitResult, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> Iterator[tuple[str, bytes]]:
+def motion_files(
+    result: FitResult,
+    *,
+    colors: NDArray[np.floating] | None = None,
+    texture: glb_skinned.Texture | None = None,
+) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each file of a motion, one at a time.
+
+    Raises:
+        InputError: see `bodyfit.export.motion.motion_of` and `glb_bytes`.
+    """
+    yield motion_npz.FILE_NAME, motion_npz.motion_npz_bytes(result)
+    yield joint_csv.FILE_NAME, joint_csv.joint_csv_text(result).encode()
+    yield bvh.FILE_NAME, bvh.bvh_text(result).encode()
+    yield glb_skinned.FILE_NAME, glb_skinned.glb_bytes(result, colors=colors, texture=texture)
+
+
+def _put(staging: Path, name: str, content: bytes, target: Path) -> None:
+    with _as_output_error(target):
+        file = staging / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+
+
+def _contents(
+    result: FitResult, pictures: Iterable[tuple[str, NDArray[np.uint8]]], meshes: bool
+) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each file, one at a time, so that a long recording needs no more memory than a short one."""
     faces = result.model.faces
     body = f"body model {result.model.name} {result.model.sha256}"
     yield FILE_NAME, fit_npz_bytes(result)
     yield "measurements.json", json_text(measurements_document(result)).encode()
     yield "measurements.csv", csv_text(result.measurements).encode()
+    if result.sensors:
+        yield "sensors.json", json_text(sensors_document(result)).encode()
     yield "rest.ply", ply_bytes(result.rest_vertices(), faces, f"{body}\nunposed, metres, x left, y up, z front")
-    for t, index in enumerate(result.frame_indices):
+    for t, index in enumerate(result.frame_indices if meshes else ()):
         yield f"mesh/{int(index):06d}.ply", ply_bytes(result.vertices_world(t), faces, f"{body}\nworld, metres")
     for name, image in pictures:
         yield name, png_bytes(image)

@@ -8,7 +8,7 @@ steps of Levenberg-Marquardt do the rest. The shape is held within a frame and s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,12 @@ from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.config import CLOTHING
 from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
 from bodyfit.fit.hypotheses import stance_pose
-from bodyfit.fit.initialize import Shape, Starter
+from bodyfit.fit.initialize import HALF_DEPTH_M, Shape, Starter
 from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
+from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import depth_noise
 from bodyfit.frame import Frame
@@ -40,6 +41,10 @@ FRAME_S = 1 / 30
 LEAST_SEEN = 40
 """grid pixels of the person, over all sensors, below which a frame says nothing of them"""
 WIDE_REACH_M = 0.6
+LIKELY_STANCES = ("arms_down", "walk_left", "walk_right")
+"""how a person comes back, beside as they went"""
+LEAST_GAIN = 0.02
+"""a body that was found in the whole picture replaces the followed one when it explains this much more"""
 
 
 class Tracker:
@@ -92,6 +97,7 @@ class Tracker:
         self._effort = self.config.effort
         self._slow, self._quick = 0, 0
         self._count = 0
+        self._odd = 0
         self._before = 0
         self._gap = (float("inf"), 0.0)
         self._blas: ThreadpoolController | None = None
@@ -150,23 +156,42 @@ class Tracker:
         if sum(s.followed.person for s in seen) < LEAST_SEEN or (
             usual is not None and person < c.least_person * usual[2]
         ):
+            before = self._before
+            back = self._is_back(frames) if self._count % c.odd_every == 0 else None
+            if back is not None:
+                return self._accept(*back, now, told, first=False)
+            self._before = before
             return self._coast(frames, seen, expected, now, told), 0
         t0 = time.perf_counter()
         found = self._descend(seen, expected, widen, effort.evaluations)
         steps = found.evaluations
-        if not self._is_good(found, person):
-            again = self._regain(frames, seen, expected, effort.pixels)
-            if again is not None:
-                found, person, more = again
-                steps += more
+        good = self._is_good(found, person)
+        leapt, odd = False, not good or self._is_odd(found)
+        self._odd = self._odd + 1 if odd else 0
+        if not good or (odd and self._odd % c.odd_every == 1):
+            for again in self._wider(frames, seen, expected, found, effort.pixels):
+                steps += again[2]
+                if not good or self._merit(again[0]) > self._merit(found):
+                    found, person, _ = again
+                    leapt = True
+                    good = self._is_good(found, person)
+                if good and not self._is_odd(found):
+                    break
         times["solve"] = time.perf_counter() - t0
         self._gap = (found.gap_m, found.overlap)
+        if self._odd >= c.search_when_odd and self._is_poor(found) and now - self._searched > c.search_every_odd_s:
+            self._odd = 0
+            state, more = self._search_whole(frames, now, told, times, at_least=found)
+            if state is TrackState.FOUND:
+                return state, steps + more
         if not self._is_good(found, person):
             told.append(
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
         self._take(found, now, dt)
+        if leapt:
+            self._velocity = None  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
         self._learn(found, seen, person)
         times["shape"] = time.perf_counter() - t0
@@ -222,6 +247,27 @@ class Tracker:
             still_rad=c.still_rad, still_m=c.still_m,
         )  # fmt: skip
 
+    def _wider(
+        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, found: Followed, pixels: int
+    ) -> Iterator[tuple[Followed, float, int]]:
+        """The frame again: wider and coarser; and, where that was tried before, with an arm elsewhere."""
+        again = self._regain(frames, seen, expected, pixels)
+        if again is not None:
+            yield again
+            found = again[0]
+        if self._odd < self.config.arms_after:
+            return
+        c, shape = self.config, self.shape
+        assert shape is not None
+        moved = arms_elsewhere(
+            shape.mesh(c.regain.level), [s.view for s in seen], found.pose, c.regain, c.fit, self.prior,
+            shape.clothing.sigma_behind_m, iterations=5,
+        )  # fmt: skip
+        if moved is not None:
+            settled = self._settled(frames, moved, pixels, 0)
+            if settled is not None:
+                yield settled
+
     def _regain(
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, pixels: int
     ) -> tuple[Followed, float, int] | None:
@@ -240,11 +286,21 @@ class Tracker:
             if best is None or coarse.equations.cost[0] < best.equations.cost[0]:
                 best = coarse
         assert best is not None
-        near = self._look(frames, best.pose, None, pixels, {})
+        return self._settled(frames, best.pose, pixels, steps)
+
+    def _settled(
+        self, frames: Sequence[Frame], pose: Pose, pixels: int, steps: int
+    ) -> tuple[Followed, float, int] | None:
+        """A pose that was come by otherwise, followed as usual: result, person pixels, steps."""
+        near = self._look(frames, pose, None, pixels, {})
         if not near:
             return None
-        fine = self._descend(near, best.pose, 3.0, 4)
+        fine = self._descend(near, pose, 3.0, 4)
         return fine, float(sum(s.followed.person * s.view.stride**2 for s in near)), steps + fine.evaluations
+
+    def _merit(self, found: Followed) -> float:
+        """How well a body explains a frame: an arm that is followed again shows in the outline first."""
+        return found.overlap - found.gap_m / self.config.worst_gap_m
 
     def _is_good(self, found: Followed, person: float) -> bool:
         c, usual = self.config, self._usual
@@ -268,6 +324,22 @@ class Tracker:
             self._velocity = None
         self._settle_pose(found)
 
+    def _is_odd(self, found: Followed) -> bool:
+        """Whether a limb may have been left behind: less is explained than usual, but more than where nobody is."""
+        usual = self._usual
+        if usual.mean is None or usual.count < 5:
+            return False
+        mean, spread = usual.mean, usual.deviation
+        return bool(
+            found.overlap < mean[1] - self.config.odd * spread[1] - 0.01
+            or found.gap_m > mean[0] + self.config.odd * spread[0] + 0.001
+        )
+
+    def _is_poor(self, found: Followed) -> bool:
+        """Whether so much less is explained than usual that the body may stand quite otherwise."""
+        mean = self._usual.mean
+        return mean is not None and found.overlap < mean[1] - self.config.poor
+
     def _settle_pose(self, found: Followed) -> None:
         """The pose and how well it is known."""
         self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
@@ -277,6 +349,8 @@ class Tracker:
 
     def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
         assert self.shape is not None and self._pose is not None
+        if self._is_odd(found):
+            return
         self._usual.take((found.gap_m, found.overlap, person))
         online = self.shape.online
         if online.frozen:
@@ -302,7 +376,7 @@ class Tracker:
             told.append("too little of the person is in sight")
         if self._velocity is not None:
             turn, move = self._velocity
-            self._velocity = (0.5 * turn, 0.5 * move)
+            self._velocity = (0.5 * turn, 0.9 * move)  # who walks walks on; limbs are not thrown about
         self._pose = expected
         if gone > self.config.lost_after_s and readings:
             self._lost = True
@@ -325,6 +399,14 @@ class Tracker:
                 return self._accept(*back, now, told, first=False)
             if not self._worth_searching(frames, now):
                 return TrackState.LOST, 0
+        return self._search_whole(frames, now, told, times)
+
+    def _search_whole(
+        self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float],
+        at_least: Followed | None = None,
+    ) -> tuple[TrackState, int]:  # fmt: skip
+        """Looks for the person in the whole picture; a body that explains it no better than `at_least` is not taken."""
+        t0 = time.perf_counter()
         self._searched = now
         observations: list[Observation] = []
         reason = "nobody found"
@@ -358,13 +440,15 @@ class Tracker:
             person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
             if out is None or found.overlap > out[0].overlap:
                 out = found, person
-            if self._is_good(found, person):
+            if self._is_good(found, person) and not self._is_poor(found):
                 break
         times["search"] = time.perf_counter() - t0
         if out is None:
             told.append("nobody found: the body is not in the picture")
             return TrackState.LOST, 0
         found, person = out
+        if at_least is not None and self._merit(found) < self._merit(at_least) + LEAST_GAIN:
+            return TrackState.LOST, found.evaluations
         self._gap = (found.gap_m, found.overlap)
         if found.gap_m > self.config.worst_gap_m or found.overlap < self.config.least_overlap:
             told.append(
@@ -393,18 +477,49 @@ class Tracker:
         return TrackState.FOUND, found.evaluations
 
     def _is_back(self, frames: Sequence[Frame]) -> tuple[Followed, float] | None:
-        """Whether the person stands where they were lost, as after something passed before them."""
+        """Whether the person stands where they were lost, as after something passed before them, or where something
+        stands before the room by now; in the pose that they had."""
         assert self._pose is not None
-        pixels = EFFORTS[self._effort].pixels
-        seen = self._look(frames, self._pose, WIDE_REACH_M, pixels, {})
-        person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
-        usual = self._usual.mean
-        if not seen or usual is None or person < 0.5 * usual[2]:
+        pixels, usual, last = EFFORTS[self._effort].pixels, self._usual.mean, self._pose
+        if usual is None:
             return None
-        again = self._regain(frames, seen, self._pose, pixels)
-        if again is None or not self._is_good(again[0], again[1]):
+        for pose in (last, self._moved_to_readings(frames, last)):
+            if pose is None:
+                continue
+            seen = self._look(frames, pose, WIDE_REACH_M, pixels, {})
+            if not seen or sum(s.followed.person * s.view.stride**2 for s in seen) < 0.5 * usual[2]:
+                continue
+            self._pose = pose
+            again = self._regain(frames, seen, pose, pixels)
+            self._pose = last
+            if again is not None and self._is_good(again[0], again[1]):
+                return again[0], again[1]
+        return None
+
+    def _moved_to_readings(self, frames: Sequence[Frame], pose: Pose) -> Pose | None:
+        """The pose over the middle of what stands before the room; None where too little does, or it is there."""
+        assert self.shape is not None
+        points, area, eye = [], 0.0, np.zeros(3)
+        for frame in frames:
+            follower = self._followers.get(frame.sensor)
+            if follower is not None and frame.depth.shape == follower.background.shape:
+                size, here = follower.standing_out(frame)
+                area, eye = area + size, frame.T_world_depth[:3, 3]
+                points.append(here)
+        if area < self.config.standing_out_m2:
             return None
-        return again[0], again[1]
+        middle = np.median(np.concatenate(points), axis=0)
+        root = self.shape.mesh(self.config.stage.level).joint_template[0] + pose.transl
+        up = np.array([0.0, 0.0, 1.0]) if self.gravity_world is None else -np.asarray(self.gravity_world)
+        shift = middle - root
+        shift -= up * (shift @ up)
+        # a body's middle lies behind what is seen of it
+        away = middle - eye
+        away -= up * (away @ up)
+        shift += HALF_DEPTH_M * away / max(float(np.linalg.norm(away)), 1e-6)
+        if float(np.linalg.norm(shift)) < 0.1:
+            return None
+        return Pose(pose.rotations, pose.transl + shift)
 
     def _worth_searching(self, frames: Sequence[Frame], now: float) -> bool:
         """Whether somebody may stand there: a search takes as long as many frames."""
@@ -414,7 +529,7 @@ class Tracker:
             follower = self._followers.get(frame.sensor)
             if follower is None or not follower.sees(frame, frame.mask is not None):
                 return True
-            if follower.standing_out(frame) > self.config.standing_out_m2:
+            if follower.standing_out(frame)[0] > self.config.standing_out_m2:
                 return True
         return False
 
@@ -433,7 +548,8 @@ class Tracker:
     def _quick_search(self, observations: list[Observation]) -> Pose:
         """The last pose and an ordinary one, in every heading, where the person is seen."""
         assert self._pose is not None
-        poses = [log_rotation(self._pose.rotations)[0], stance_pose(self.model.joint_names, "a_pose")]
+        names = self.model.joint_names
+        poses = [log_rotation(self._pose.rotations)[0], *(stance_pose(names, s) for s in LIKELY_STANCES)]
         start = self._starter(limb_rounds=0).search_poses(observations, poses)
         return Pose(start.rotations, start.transl)
 

@@ -57,11 +57,11 @@ class TrackConfig:
     """row of `EFFORTS` that is used where there is no budget, and the first one where there is"""
     budget_s: float | None = None
     """seconds of wall time that a frame may take; None: always the same effort, and so the same result"""
-    velocity_share: float = 0.5
-    """of the last motion this share goes on: half beats none and all, which overshoots"""
+    velocity_share: float = 0.8
+    """of the last motion this share goes on: more overshoots, less is left behind"""
     longest_prediction_s: float = 0.1
     """a motion is believed to go on no longer than this"""
-    sigma_turn_rad: float = 0.12
+    sigma_turn_rad: float = 0.06
     """how far a joint turns from where it was expected in 1/30 s; longer gaps in proportion"""
     sigma_move_m: float = 0.05
     """and how far the root moves"""
@@ -77,6 +77,18 @@ class TrackConfig:
     """share of the pixels of person and body that both have, below which nobody is followed"""
     unusual: float = 8.0
     """and so many mean deviations beyond what was usual until now count as loss too"""
+    odd: float = 3.0
+    """and so many make a frame odd: a limb may have been left behind, and is looked for wider"""
+    odd_every: int = 3
+    """in the first odd frame and in every third"""
+    arms_after: int = 4
+    """after so many odd frames an arm is tried elsewhere"""
+    poor: float = 0.07
+    """an overlap this much below the usual one may belong to quite another pose"""
+    search_when_odd: int = 15
+    """which is looked for in the whole picture after so many odd frames"""
+    search_every_odd_s: float = 2.0
+    """but no more often than this: it takes as long as many frames"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
     search_every_s: float = 0.15

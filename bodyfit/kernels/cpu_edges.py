@@ -4,7 +4,7 @@ The integral of an image over a pixel changes with an edge that runs through it 
 visible part, of (what is seen on one side - what is seen on the other) × (speed of the edge across itself): Li et al.
 2018 sample that integral, here it is summed over the pieces between which nothing changes. An edge matters where the
 surface ends or turns away (both its faces on one side of it), and, for values that jump across it, where it is a seam.
-What of an edge is seen, and what lies behind it, is found in `cpu_visible`.
+What of an edge is seen, and what lies behind it, is found in `cpu_behind`.
 """
 
 from __future__ import annotations
@@ -70,19 +70,25 @@ def face_signs(areas, signs):
 
 
 @kernel
-def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, which, only, edges, found):
+def find_edges(screen, faces, areas, signs, starts, sides, incident, seams, closed, which, only, edges, found):
     """Rows of `incident` of the edges that matter: found (E, 2) in front and, for seams, beside. Returns how many.
 
     starts (E + 1,), sides (N,) and incident (N, 4): of each edge the faces with their corner numbers at the edge's
     first and second end, and +1 or -1 as the face is wound from the first to the second or back; sides is the face
     and that sign in one number, f or F + f. signs (2 F,) comes from face_signs. which: 0 for the outlines, 1 for the
-    seams (seams (E,) says which are). only: leave out outlines whose face in front has another sign than this; 0: none.
-    edges (E,) is scratch.
+    seams (seams (E,) says which are). closed: every edge has two faces. only: leave
+    out outlines whose face in front has another sign than this; 0: none. edges (E,) is scratch.
     """
     # First those that may be: with faces on one side, or on both, as far as the first and the last one tell. Without
     # branches, as what is no such edge is overwritten by the next.
     n_edges = np.uintp(0)
-    for e in range(starts.shape[0] - 1):
+    outlines_of_pairs = closed and which == 0
+    for e in range(starts.shape[0] - 1 if outlines_of_pairs else 0):
+        at = np.uintp(2 * e)
+        both = signs[np.uintp(sides[at])] | signs[np.uintp(sides[at + np.uintp(1)])]
+        edges[n_edges] = e
+        n_edges += np.uintp((both == np.uint8(1)) | (both == np.uint8(2)))
+    for e in range(0 if outlines_of_pairs else starts.shape[0] - 1):
         first, last = np.uintp(starts[e]), np.uintp(starts[e + 1])
         both = signs[np.uintp(sides[first])] | signs[np.uintp(sides[last - np.uintp(1)])]
         more = last - first > np.uintp(2)
@@ -246,3 +252,11 @@ def cover_jumps(ints, floats, v_alpha, v_depth, jumps):
             jumps[p] = v_depth[pixel] * (floats[p, 8] - floats[p, 12])
         else:
             jumps[p] = v_alpha[pixel] + v_depth[pixel] * floats[p, 8]
+
+
+@kernel
+def scatter_cover(ints, floats, v_alpha, v_depth, v_screen):
+    """Both of the above: adds to v_screen (V, 3) float64 what coverage and depth (H W,) say of the edges."""
+    jumps = np.empty(ints.shape[0], floats.dtype)
+    cover_jumps(ints, floats, v_alpha, v_depth, jumps)
+    scatter_edges(ints, floats, jumps, v_screen)

@@ -1,8 +1,7 @@
-"""Rasterising on the CPU: screen points of a mesh, the nearest face at every sample, depth and coverage of every pixel.
+"""Points of a mesh on the CPU, the gradient of depth, and the names of what is seen; `cpu_draw` draws the faces.
 
-One call does one image and holds no lock of Python's: the caller runs images side by side. Both sides of a triangle
-are drawn. Samples are n × n per pixel, regularly spaced; sample (i, j) of the fine grid lies at
-u = (j + ½) / n − ½, v = (i + ½) / n − ½.
+One call does one image and holds no lock of Python's: the caller runs images side by side. Samples are n × n per
+pixel, regularly spaced; sample (i, j) of the fine grid lies at u = (j + ½) / n − ½, v = (i + ½) / n − ½.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from bodyfit.kernels.scalar import (
     plane_sum_vjp,
     project,
     project_vjp,
-    signed_area,
     surface_weights,
     surface_weights_vjp,
 )
@@ -66,30 +64,42 @@ def all_equal(a, b):
 
 
 @kernel
-def move_points(points, pose, moved):
-    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4)."""
+def move_points(points, pose, most, moved):
+    """moved (V, 3) = rotation · points (V, 3) + translation, of a pose (4, 4).
+
+    Returns the smallest z of moved, and whether every one of points lies between -most and most.
+    """
     r00, r01, r02, tx = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
     r10, r11, r12, ty = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
     r20, r21, r22, tz = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    nearest = np.float32(3e38) * (ONE + ZERO * tz)
     for i in range(points.shape[0]):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         moved[i, 0] = r00 * x + r01 * y + r02 * z + tx
         moved[i, 1] = r10 * x + r11 * y + r12 * z + ty
         moved[i, 2] = r20 * x + r21 * y + r22 * z + tz
+    for i in range(points.shape[0]):
+        there = moved[i, 2]
+        nearest = there if there < nearest else nearest
+    return nearest, all_within(points.reshape(-1), most)
 
 
 @kernel
-def move_points_vjp(points, pose, v_moved, v_points, v_pose):
-    """Fills v_points (V, 3) and the first three rows of v_pose (4, 4) float64."""
+def move_points_vjp(points, pose, v_moved, both, v_points, v_pose):
+    """Fills v_points (V, 3) and, where both are asked for, the first three rows of v_pose (4, 4) float64."""
     r00, r01, r02 = pose[0, 0], pose[0, 1], pose[0, 2]
     r10, r11, r12 = pose[1, 0], pose[1, 1], pose[1, 2]
     r20, r21, r22 = pose[2, 0], pose[2, 1], pose[2, 2]
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = 0.0
     for i in range(points.shape[0]):
         gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
         v_points[i, 0] = r00 * gx + r10 * gy + r20 * gz
         v_points[i, 1] = r01 * gx + r11 * gy + r21 * gz
         v_points[i, 2] = r02 * gx + r12 * gy + r22 * gz
+    if not both:
+        return
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = 0.0
+    for i in range(points.shape[0]):
+        gx, gy, gz = v_moved[i, 0], v_moved[i, 1], v_moved[i, 2]
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         s00, s01, s02, s03 = s00 + gx * x, s01 + gx * y, s02 + gx * z, s03 + gx
         s10, s11, s12, s13 = s10 + gy * x, s11 + gy * y, s12 + gy * z, s13 + gy
@@ -113,193 +123,23 @@ def project_points(points, intrinsics, perspective, screen):
 
 @kernel
 def project_points_vjp(points, intrinsics, perspective, v_screen, v_points, v_intrinsics):
-    """Adds to v_points (V, 3) and v_intrinsics (4,) what v_screen (V, 3) float64 says."""
+    """Fills v_points (V, 3) and adds to v_intrinsics (4,) what v_screen (V, 3) float64 says."""
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     s0 = s1 = s2 = s3 = 0.0
     for i in range(points.shape[0]):
         v_u, v_v, v_q = v_screen[i, 0], v_screen[i, 1], v_screen[i, 2]
-        if v_u == 0.0 and v_v == 0.0 and v_q == 0.0:
-            continue
+        # one that is in no picture may lie anywhere, also at z = 0
+        seen = (v_u != 0.0) | (v_v != 0.0) | (v_q != 0.0)
         x, y, z, k0, k1, k2, k3 = project_vjp(
             points[i, 0], points[i, 1], points[i, 2], fx, fy, cx, cy, perspective, v_u, v_v, v_q
         )
-        v_points[i, 0] += x
-        v_points[i, 1] += y
-        v_points[i, 2] += z
-        s0, s1, s2, s3 = s0 + k0, s1 + k1, s2 + k2, s3 + k3
+        v_points[i, 0], v_points[i, 1], v_points[i, 2] = x if seen else 0.0, y if seen else 0.0, z if seen else 0.0
+        s0, s1 = s0 + (k0 if seen else 0.0), s1 + (k1 if seen else 0.0)
+        s2, s3 = s2 + k2, s3 + k3
     v_intrinsics[0] += s0
     v_intrinsics[1] += s1
     v_intrinsics[2] += s2
     v_intrinsics[3] += s3
-
-
-@kernel
-def find_boxes(screen, faces, samples, height, width, areas, boxes, reach):
-    """Which faces have a sample in their bounding box: first those that face the camera if wound outwards.
-
-    Fills areas (F,), twice each triangle's signed area on the screen in square pixels, exactly 0 where it has none;
-    boxes (F, 5) int32 = face, first and last row, first and last column of samples within an image of height × width
-    samples, of the faces of negative area from the first row on and of the others from the last row back; and reach
-    (4,) = first row, last row, first column and last column of all samples in boxes. Returns how many of both kinds.
-
-    Whether a face is one of these is a coin's toss for a body of small triangles: so there are no branches here.
-    """
-    n = np.float32(samples)
-    right, bottom = np.float32(width - 1), np.float32(height - 1)
-    top, low, left, high = np.int64(height), np.int64(-1), np.int64(width), np.int64(-1)
-    n_fronts, n_backs, last = np.int64(0), np.int64(0), np.int64(faces.shape[0] - 1)
-    for f in range(faces.shape[0]):
-        # unsigned: no number counts from the end, which would have to be looked into at every access
-        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        ua, va, ub, vb, uc, vc = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
-        area = signed_area(ua, va, ub, vb, uc, vc)
-        # a comparison with NaN, which numbers beyond all measure make, is false
-        size = abs(area)
-        some = (size > NO_AREA) & (size < TOO_LARGE)
-        area = area if some else ZERO * HALF
-        areas[f] = area
-        # on the grid of samples, sample (i, j) at (j, i)
-        u0, u1 = (min(ua, ub, uc) + HALF) * n - HALF, (max(ua, ub, uc) + HALF) * n - HALF
-        v0, v1 = (min(va, vb, vc) + HALF) * n - HALF, (max(va, vb, vc) + HALF) * n - HALF
-        u0, v0 = u0 if u0 > ZERO else ZERO, v0 if v0 > ZERO else ZERO
-        u0, v0 = u0 if u0 < right else right, v0 if v0 < bottom else bottom
-        away = (u1 < u0) | (v1 < v0)
-        u1, v1 = u1 if u1 < right else right, v1 if v1 < bottom else bottom
-        u1, v1 = u1 if u1 > ZERO else ZERO, v1 if v1 > ZERO else ZERO
-        c0, r0, c1, r1 = np.int32(u0), np.int32(v0), np.int32(u1), np.int32(v1)
-        c0, r0 = c0 + np.int32(np.float32(c0) < u0), r0 + np.int32(np.float32(r0) < v0)
-        kept = some & (not away) & (c0 <= c1) & (r0 <= r1)
-        front = area < ZERO
-        at = np.uintp(n_fronts if front else last - n_backs)
-        boxes[at, 0], boxes[at, 1], boxes[at, 2], boxes[at, 3], boxes[at, 4] = f, r0, r1, c0, c1
-        n_fronts += np.int64(kept & front)
-        n_backs += np.int64(kept & (not front))
-        top, low = min(top, np.int64(r0) if kept else top), max(low, np.int64(r1) if kept else low)
-        left, high = min(left, np.int64(c0) if kept else left), max(high, np.int64(c1) if kept else high)
-    reach[0], reach[1], reach[2], reach[3] = top, low, left, high
-    return n_fronts, n_backs
-
-
-@kernel
-def draw(screen, faces, boxes, n_fronts, n_backs, samples, reach, nearest, ids):
-    """The nearest face at every sample, of the faces that `find_boxes` found.
-
-    Within reach fills ids (H n, W n) int32, -1 where nothing is, and nearest (H n, W n), the q there. What is in them
-    elsewhere has no meaning. Returns whether any face of positive area was the nearest when it was drawn.
-    """
-    n = np.float32(samples)
-    for r in range(reach[0], reach[1] + 1):
-        for col in range(np.uintp(reach[2]), np.uintp(reach[3] + 1)):
-            nearest[r, col] = FAR
-            ids[r, col] = -1
-    backs_seen = False
-    first_back = faces.shape[0] - n_backs
-    for m in range(n_fronts + n_backs):
-        k = np.uintp(m if m < n_fronts else first_back + m - n_fronts)
-        f = boxes[k, 0]
-        r0, r1 = np.uintp(boxes[k, 1]), np.uintp(boxes[k, 2] + 1)
-        c0, c1 = np.uintp(boxes[k, 3]), np.uintp(boxes[k, 4] + 1)
-        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-        qa, qb, qc = screen[a, 2], screen[b, 2], screen[c, 2]
-        if m >= n_fronts:
-            # Most faces that look away are behind others: so are they, if what is drawn in their box is before all
-            # their corners, and by more than rounding can do.
-            most, least = max(qa, qb, qc), min(qa, qb, qc)
-            most += np.float32(1e-5) * (most - least + abs(most))
-            hidden = True
-            for r in range(r0, r1):
-                for col in range(c0, c1):
-                    hidden &= nearest[r, col] > most
-            if hidden:
-                continue
-        ua, va = (screen[a, 0] + HALF) * n - HALF, (screen[a, 1] + HALF) * n - HALF
-        ub, vb = (screen[b, 0] + HALF) * n - HALF, (screen[b, 1] + HALF) * n - HALF
-        uc, vc = (screen[c, 0] + HALF) * n - HALF, (screen[c, 1] + HALF) * n - HALF
-        inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
-        lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
-        lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
-        qb, qc = qb - qa, qc - qa
-        for r in range(r0, r1):
-            dv = np.float32(np.int32(r)) - va
-            lb_row, lc_row = dv * lb_dv, dv * lc_dv
-            inside = False
-            for col in range(c0, c1):
-                du = np.float32(np.int32(col)) - ua
-                lb = du * lb_du + lb_row
-                lc = du * lc_du + lc_row
-                if min(lb, lc, ONE - lb - lc) >= -OVERLAP:
-                    inside = True
-                    q = qa + lb * qb + lc * qc
-                    if q > nearest[r, col]:
-                        nearest[r, col] = q
-                        ids[r, col] = f
-                        backs_seen |= m >= n_fronts
-                elif inside:
-                    break  # a triangle is convex: the row has left it
-    return backs_seen
-
-
-@kernel
-def sign_seen(areas, ids, reach):
-    """The sign of the areas of the faces seen, 0 where both are."""
-    positive = negative = False
-    for r in range(reach[0], reach[1] + 1):
-        for c in range(reach[2], reach[3] + 1):
-            f = ids[r, c]
-            if f >= 0:
-                positive |= areas[f] > ZERO
-                negative |= areas[f] < ZERO
-    return np.int64(positive) - np.int64(negative)
-
-
-@kernel
-def any_seen(ids, reach):
-    """Whether any sample has a face."""
-    for r in range(reach[0], reach[1] + 1):
-        for c in range(reach[2], reach[3] + 1):
-            if ids[r, c] >= 0:
-                return True
-    return False
-
-
-@kernel
-def cover(nearest, samples, reach, perspective, alpha, depth):
-    """Fills alpha (H, W) = share of samples covered, depth (H, W) = mean over all samples of z, 0 where none.
-
-    nearest (H n, W n) has a meaning in reach alone.
-    """
-    height = alpha.shape[0]
-    if reach[1] < reach[0] or reach[3] < reach[2]:
-        alpha[:], depth[:] = ZERO, ZERO
-        return
-    top, bottom = reach[0] // samples, reach[1] // samples
-    left, right = reach[2] // samples, reach[3] // samples
-    # counted first: a pixel with every sample covered has a coverage of 1 exactly
-    all_of_them = np.float32(samples * samples)
-    for row in range(height):
-        if row < top or row > bottom:
-            alpha[row], depth[row] = ZERO, ZERO
-            continue
-        alpha[row, :left], alpha[row, right + 1 :] = ZERO, ZERO
-        depth[row, :left], depth[row, right + 1 :] = ZERO, ZERO
-        if samples == 1:
-            for c in range(np.uintp(left), np.uintp(right + 1)):
-                q = nearest[row, c]
-                hit = q > FAR
-                z = ONE / q if perspective else -q
-                alpha[row, c] = ONE if hit else ZERO
-                depth[row, c] = z if hit else ZERO
-            continue
-        alpha[row, left : right + 1], depth[row, left : right + 1] = ZERO, ZERO
-        for r in range(max(row * samples, reach[0]), min((row + 1) * samples, reach[1] + 1)):
-            for c in range(np.uintp(reach[2]), np.uintp(reach[3] + 1)):
-                q = nearest[r, c]
-                if q > FAR:
-                    alpha[row, c // np.uintp(samples)] += ONE
-                    depth[row, c // np.uintp(samples)] += ONE / q if perspective else -q
-        for c in range(left, right + 1):
-            alpha[row, c] /= all_of_them
-            depth[row, c] /= all_of_them
 
 
 @part

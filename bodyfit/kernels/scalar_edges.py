@@ -7,7 +7,7 @@ from math import ceil, floor
 import numpy as np
 
 from bodyfit.kernels.cpu_raster import FAR
-from bodyfit.kernels.cpu_visible import BESIDE_PX, inside_face
+from bodyfit.kernels.cpu_visible import BESIDE_PX, COVERS
 from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, scalar
 
 
@@ -48,6 +48,36 @@ def touches_pixel(du, dv, lb_du, lb_dv, lc_du, lc_dv):
         and lc + half * (abs(lc_du) + abs(lc_dv)) >= ZERO
         and ONE - lb - lc + half * (abs(la_du) + abs(la_dv)) >= ZERO
     )
+
+
+@scalar
+def inside_face(b0, b1, c0, c1, end):
+    """The part (low, high) of the way from 0 to `end` where the weights b0 + b1 t, c0 + c1 t and the third are not
+    negative; low ≥ high where there is none."""
+    low, high = ZERO * end, end
+    at, there = b0 - COVERS, b0 - COVERS + b1 * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = -at / b1
+    elif there < ZERO:
+        high = -at / b1
+    at, there = c0 - COVERS, c0 - COVERS + c1 * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = max(low, -at / c1)
+    elif there < ZERO:
+        high = min(high, -at / c1)
+    at = ONE - b0 - c0 - COVERS
+    there = at - (b1 + c1) * end
+    if at < ZERO:
+        if not there > ZERO:
+            return end, low
+        low = max(low, at / (b1 + c1))
+    elif there < ZERO:
+        high = min(high, at / (b1 + c1))
+    return low, high
 
 
 @scalar

@@ -32,7 +32,7 @@ def batched(field: str, tensor: Tensor, own_axes: int, n_batch: int) -> Tensor:
 
 
 def check_vertices(vertices: Tensor) -> Tensor:
-    """Vertices (B, V, 3)."""
+    """Vertices (B, V, 3); their numbers are looked at elsewhere."""
     if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.float32, torch.float64):
         found = str(vertices.dtype) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
         raise InputError("vertices", "a tensor of float32 or float64", found)
@@ -41,9 +41,7 @@ def check_vertices(vertices: Tensor) -> Tensor:
     if vertices.device.type not in ("cpu", "cuda"):
         raise DeviceError("vertices", "a tensor on the CPU or a CUDA device", str(vertices.device))
     points = vertices if vertices.ndim == 3 else vertices[None]
-    if not on_gpu(vertices):
-        check_numbers(points)
-    elif vertices.dtype != torch.float32:
+    if on_gpu(vertices) and vertices.dtype != torch.float32:
         raise InputError("vertices", "float32 on a CUDA device", str(vertices.dtype))
     return points
 

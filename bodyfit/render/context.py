@@ -40,6 +40,7 @@ class RenderContext:
         self.pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
         self._faces: Any = None
         self._uv_faces: Any = None
+        self._n_points = -1
         self._topology: Topology | None = None
         self._pairs = np.empty((0, 2), np.int64)
         self._together = np.empty(0, np.bool_)
@@ -83,6 +84,14 @@ class RenderContext:
         self._given = (faces if there else None, version, n_points, kept)
         return self._given[3]
 
+    def checked_faces(self, faces: Any, n_points: int) -> Any:
+        """Checked faces as an int32 array on the CPU; the last call's own copy where the numbers are the same."""
+        known = self._faces
+        plain = isinstance(faces, np.ndarray) and faces.dtype == np.int32 and faces.flags.c_contiguous
+        if plain and known is not None and self._n_points == n_points and _same(known, faces):
+            return known
+        return check_faces("faces", faces, n_points)
+
     def uv_triangles(self, texture: Texture, triangles: Any) -> Any:
         """The same for the rows of a texture's `uv` at the corners of these triangles."""
         key = (texture.uv_faces, triangles, texture.uv.shape[-2])
@@ -113,6 +122,9 @@ class RenderContext:
         Vertices that lay apart in the first call with these faces and lie at exactly one place later are not noticed.
         """
         same_mesh = self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
+        if same_mesh and self._topology is not None and not len(self._pairs):
+            self._n_points = vertices.shape[1]  # for so many points these faces were checked
+            return self._topology
         if not same_mesh:
             self._pairs = np.empty((0, 2), np.int64)
         together = at_one_place(vertices, self._pairs)
@@ -123,10 +135,11 @@ class RenderContext:
             # also those that came apart are watched: they may meet again
             self._pairs = np.unique(np.concatenate([self._pairs, self._topology.twins]), axis=0)
             self._together = at_one_place(vertices, self._pairs)
+        self._n_points = vertices.shape[1]
         return self._topology
 
 
 def _same(a: Any, b: Any) -> bool:
-    if a is None or b is None:
+    if a is b or a is None or b is None:
         return a is b
     return a.shape == b.shape and all_equal(a.reshape(-1), b.reshape(-1))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.kernels import cpu_edges, cpu_layers, cpu_shade, cpu_visible
+from bodyfit.kernels import cpu_draw, cpu_edges, cpu_layers, cpu_pieces, cpu_shade
 from bodyfit.kernels import cpu_raster as kernels
 from bodyfit.kernels.cpu_shade import Light, Surface
 from bodyfit.render.topology import Topology
@@ -95,22 +95,12 @@ class CpuRaster:
         self.depth = np.empty((n_batch, *size), self.dtype)
 
         def draw(b: int) -> None:
-            kernels.project_points(points[b], intrinsics[b], perspective, self.screen[b])
-            boxes = scratch.take((len(mesh.faces), 5), np.int32)
-            n_fronts, n_backs = kernels.find_boxes(
-                self.screen[b], mesh.faces, samples, *fine, self.areas[b], boxes, self.reach[b]
-            )
-            backs_seen = kernels.draw(
-                self.screen[b], mesh.faces, boxes, n_fronts, n_backs, samples, self.reach[b], self.nearest[b],
-                self.ids[b],
+            backs = scratch.take((len(mesh.faces) + 1, 5), np.int32)
+            self._sign_seen[b] = cpu_draw.draw_image(
+                points[b], intrinsics[b], mesh.faces, samples, perspective, self.screen[b], self.reach[b],
+                self.areas[b], backs, self.nearest[b], self.ids[b], self.alpha[b], self.depth[b],
             )  # fmt: skip
-            scratch.give(boxes)
-            if backs_seen or not n_fronts:
-                self._sign_seen[b] = kernels.sign_seen(self.areas[b], self.ids[b], self.reach[b])
-            else:
-                # one of them is nearest wherever it has a sample; with none, nothing is known
-                self._sign_seen[b] = -int(kernels.any_seen(self.ids[b], self.reach[b]))
-            kernels.cover(self.nearest[b], samples, self.reach[b], perspective, self.alpha[b], self.depth[b])
+            scratch.give(backs)
 
         self._each(draw)
 
@@ -148,60 +138,18 @@ class CpuRaster:
         return self._pieces[b][which]
 
     def _find_pieces(self, b: int, which: int) -> Pieces:
-        faces, topology = self.mesh.faces, self.mesh.topology
-        screen, areas, (height, width) = self.screen[b], self.areas[b], self.size
-        none = Pieces(np.empty((0, cpu_edges.INTS), np.int32), np.empty((0, cpu_edges.FLOATS), self.dtype))
+        topology = self.mesh.topology
         if which == SEAMS and not topology.seams.any():
-            return none
-        n_edges, n_faces = len(topology.starts) - 1, len(faces)
-        found, edges = np.empty((n_edges, 2), np.int32), np.empty(n_edges, np.int32)
+            return Pieces(np.empty((0, cpu_edges.INTS), np.int32), np.empty((0, cpu_edges.FLOATS), self.dtype))
         # Outside of a closed surface only its front is seen, and what hides or lies behind is a front too: where no
         # sample saw a back, backs are left out.
         only = int(self._sign_seen[b]) if topology.closed else 0
-        signs = np.empty(2 * n_faces, np.uint8)
-        cpu_edges.face_signs(areas, signs)
-        n_found = cpu_edges.find_edges(
-            screen, faces, areas, signs, topology.starts, topology.sides, topology.incident, topology.seams, which,
-            only, edges, found,
+        slots = self._scratch.take(self.size, np.int32)
+        ints, floats = cpu_pieces.find_pieces(
+            self.screen[b], self.mesh.faces, self.areas[b], topology.starts, topology.sides, topology.incident,
+            topology.bounds, topology.seams, topology.closed, which, only, self.perspective, slots,
         )  # fmt: skip
-        lines, marks = np.empty((n_found, 8), self.dtype), np.empty((n_found, 9), np.int32)
-        room = cpu_edges.describe_edges(
-            screen, faces, areas, topology.bounds, topology.incident, found, n_found, width, height, lines, marks
-        )
-        if room == 0:
-            return none
-        cuts = np.empty((room, 2), self.dtype)
-        owner, pixels, first_cuts, next_cuts = np.empty((4, room), np.int32)
-        slots, bits = self._scratch.take(self.size, np.int32), np.zeros((height, width // 64 + 2), np.uint64)
-        n, n_slots = cpu_edges.cut_edges(lines, n_found, slots, bits, cuts, owner, pixels, first_cuts, next_cuts)
-        assert n >= 0, "there was room promised for every cut"
-        candidates, chosen = np.empty((2, n_faces + 1), np.int32)
-        planes, links = np.empty((n_faces, 9), self.dtype), np.empty((32 * max(n_slots, 64), 2), np.int32)
-        while True:
-            lengths, firsts = np.zeros(n_slots, np.int32), np.full(n_slots, -1, np.int32)
-            needed = cpu_visible.faces_of_pixels(
-                screen, faces, areas, signs, only, slots, bits, candidates, chosen, planes, lengths, firsts, links
-            )
-            if needed <= len(links):
-                break
-            links = np.empty((needed, 2), np.int32)
-        longest = int(lengths.max(initial=0))
         self._scratch.give(slots)
-        kept, space = 0, 2 * n + 256
-        while True:
-            parts, places = np.empty((space, 3), np.int32), np.empty((space, 4), self.dtype)
-            kept = cpu_visible.look_behind(
-                topology.bounds, topology.incident, lines, marks, width, chosen, planes, pixels, n_slots, firsts,
-                links, first_cuts, next_cuts, cuts, owner, longest, parts, places,
-            )  # fmt: skip
-            if kept <= space:
-                break
-            space = kept
-        ints, floats = np.empty((kept, cpu_edges.INTS), np.int32), np.empty((kept, cpu_edges.FLOATS), self.dtype)
-        cpu_visible.fill_pieces(
-            screen, faces, topology.incident, lines, marks, chosen, planes, self.perspective, parts[:kept],
-            places[:kept], ints, floats,
-        )  # fmt: skip
         return Pieces(ints, floats)
 
     def _finish(self, b: int, v_screen: Array, v_points: Array, v_intrinsics: Array) -> None:
@@ -211,7 +159,7 @@ class CpuRaster:
 
     def _geometry_vjp(self, task: Callable[[int, Array], None]) -> tuple[Array, Array]:
         """v_points (B, V, 3) and v_intrinsics (B, 4) of tasks that each fill the cotangent of image b's screen."""
-        v_points, v_intrinsics = np.zeros_like(self.points), np.zeros_like(self.intrinsics)
+        v_points, v_intrinsics = np.empty_like(self.points), np.zeros_like(self.intrinsics)
 
         def run(b: int) -> None:
             v_screen = np.zeros(self.points.shape[1:], np.float64)
@@ -235,9 +183,7 @@ class CpuRaster:
             )  # fmt: skip
             self._scratch.give(sums, fill=0)
             outlines = self.pieces(b, OUTLINES)
-            jumps = np.empty(len(outlines.ints), self.dtype)
-            cpu_edges.cover_jumps(outlines.ints, outlines.floats, v_alpha[b].ravel(), v_depth[b].ravel(), jumps)
-            self._scatter(outlines, jumps, v_screen)
+            cpu_edges.scatter_cover(outlines.ints, outlines.floats, v_alpha[b].ravel(), v_depth[b].ravel(), v_screen)
 
         return self._geometry_vjp(task)
 

@@ -37,26 +37,36 @@ def to_tensor(array: Any) -> Tensor:
 
 
 class MovePoints(torch.autograd.Function):
-    """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
+    """Points (B, V, 3) in the frame of poses (B, 4, 4); see `move_points`."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, pose: Tensor) -> Tensor:
+    def forward(ctx: Any, points: Tensor, pose: Tensor, moved: Any) -> Tensor:
         ctx.save_for_backward(points, pose)
-        given, poses = to_array(points), to_array(pose)
-        moved = np.empty(given.shape, given.dtype)
-        for b in range(len(given)):
-            kernels.move_points(given[b], poses[b], moved[b])
         return torch.from_numpy(moved)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_moved: Tensor) -> Any:
         given, poses = (to_array(t) for t in ctx.saved_tensors)
-        cotangents = to_array(v_moved)
+        cotangents, both = to_array(v_moved), ctx.needs_input_grad[1]
         v_points, v_pose = np.empty(given.shape, given.dtype), np.zeros(poses.shape, np.float64)
         for b in range(len(given)):
-            kernels.move_points_vjp(given[b], poses[b], cotangents[b], v_points[b], v_pose[b])
-        return torch.from_numpy(v_points), torch.from_numpy(v_pose.astype(given.dtype))
+            kernels.move_points_vjp(given[b], poses[b], cotangents[b], both, v_points[b], v_pose[b])
+        return torch.from_numpy(v_points), torch.from_numpy(v_pose.astype(given.dtype)) if both else None, None
+
+
+def move_points(points: Tensor, pose: Tensor, most: float) -> tuple[Tensor, float, bool]:
+    """Points (B, V, 3) in the frame of poses (B, 4, 4), on the CPU.
+
+    Also their smallest z, and whether all points given are finite numbers between -most and most.
+    """
+    given, poses = to_array(points), to_array(pose)
+    moved = np.empty(given.shape, given.dtype)
+    told = [kernels.move_points(given[b], poses[b], most, moved[b]) for b in range(len(given))]
+    nearest, within = min((z for z, _ in told), default=np.inf), all(fine for _, fine in told)
+    if torch.is_grad_enabled() and (points.requires_grad or pose.requires_grad):
+        return MovePoints.apply(points, pose, moved), nearest, within  # type: ignore[return-value]
+    return torch.from_numpy(moved), nearest, within
 
 
 class Cover(torch.autograd.Function):
@@ -74,6 +84,13 @@ class Cover(torch.autograd.Function):
         _ = ctx.saved_tensors
         v_points, v_intrinsics = ctx.raster.cover_vjp(to_array(v_alpha, whole=True), to_array(v_depth, whole=True))
         return to_tensor(v_points), to_tensor(v_intrinsics), None
+
+
+def cover(points: Tensor, intrinsics: Tensor, raster: Any) -> tuple[Tensor, Tensor]:
+    """Coverage and premultiplied depth, with gradient where one is asked for."""
+    if torch.is_grad_enabled() and (points.requires_grad or intrinsics.requires_grad):
+        return Cover.apply(points, intrinsics, raster)  # type: ignore[return-value]
+    return to_tensor(raster.alpha), to_tensor(raster.depth)
 
 
 class Paint(torch.autograd.Function):

@@ -17,11 +17,11 @@ from bodyfit.errors import InputError
 from bodyfit.kernels.cpu_shade import GLOSSY, LIT, PERSPECTIVE, REPEATED, TEXTURED
 from bodyfit.render.camera import RenderCamera
 from bodyfit.render.checks import (
+    MAX_COORDINATE,
     batch_of,
     batched,
     check_background,
     check_devices,
-    check_faces,
     check_numbers,
     check_uv_faces,
     check_vertices,
@@ -31,12 +31,12 @@ from bodyfit.render.context import RenderContext
 from bodyfit.render.cpu_raster import CpuRaster, Mesh
 from bodyfit.render.extra import Tensor, torch
 from bodyfit.render.layers import (
-    Cover,
-    MovePoints,
     Paint,
     PaintColor,
     PaintNormals,
     VertexNormals,
+    cover,
+    move_points,
     on_gpu,
     to_array,
     to_tensor,
@@ -128,7 +128,7 @@ def render(
     given_context = context
     context = RenderContext(threads=1) if context is None else context
     n_points = points_world.shape[1]
-    triangles = context.triangles(faces, n_points) if on_gpu(vertices) else check_faces("faces", faces, n_points)
+    triangles = (context.triangles if on_gpu(vertices) else context.checked_faces)(faces, n_points)
     n_batch = points_world.shape[0]
     view = camera if isinstance(camera, RenderCamera) else context.view(camera, vertices.device)
     if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
@@ -139,7 +139,13 @@ def render(
     points_world = batched("vertices", points_world, 2, n_batch)
     intrinsics = batched("camera.intrinsics", view.intrinsics.to(kind), 1, n_batch)
     pose = batched("camera.T_cam_world", view.pose.to(kind), 2, n_batch)
-    points_cam = _moved(points_world, pose)
+    nearest = np.inf
+    if on_gpu(vertices):
+        points_cam = _turned(points_world, pose) + pose[:, None, :3, 3]
+    else:
+        points_cam, nearest, fine = move_points(points_world, pose, MAX_COORDINATE)
+        if not fine:
+            check_numbers(points_world)
     attributes = None
     if vertex_attributes is not None:
         finite = not on_gpu(vertices)  # to look would be to wait
@@ -158,8 +164,8 @@ def render(
         if not context.gpu(vertices.device).must_look(context.knows(triangles, uv_faces)):
             return _draw(scene, triangles, uv_faces, samples, behind, context)
         check_numbers(points_world)
-    depths = points_cam.detach()[:, :, 2]
-    if depths.numel() and float(depths.min()) < view.near_m:
+        nearest = float(points_cam.detach()[:, :, 2].min()) if points_cam.numel() else np.inf
+    if nearest < view.near_m:
         if on_gpu(vertices):
             context.gpu(vertices.device).look_again()
         scene = scene.on("cpu")
@@ -269,7 +275,7 @@ def _draw(
         mesh = Mesh(faces, faces if uv_faces is None else uv_faces, topology)
         arrays = (to_array(points), to_array(intrinsics))
         raster = CpuRaster(*arrays, mesh, size, samples, scene.perspective, context.scratch, context.pool)
-    alpha, depth = Cover.apply(points, intrinsics, raster)  # type: ignore[misc]
+    alpha, depth = cover(points, intrinsics, raster)
     named: list[tuple[Tensor, Tensor]] = []
     vertex_normals: list[Tensor] = [] if normals_world is None else [normals_world]
 
@@ -401,13 +407,6 @@ def _pack_lights(
 
 def _pair(field: str, where: Tensor, color: Tensor, n_batch: int) -> Tensor:
     return torch.cat([batched(field, where, 1, n_batch), batched(field, color, 1, n_batch)], dim=1)
-
-
-def _moved(points: Tensor, pose: Tensor) -> Tensor:
-    """Points (B, V, 3) in the frame of poses (B, 4, 4)."""
-    if on_gpu(points):
-        return _turned(points, pose) + pose[:, None, :3, 3]
-    return MovePoints.apply(points, pose)  # type: ignore[return-value]
 
 
 def _turned(vectors: Tensor, pose: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def dress(model: BodyModel, subject: Subject, kind: str, rng: np.random.Generato
     sleeves = {"none": ("none",), "tight": ("none", "short")}.get(kind, ("short", "long"))
     sleeve = sleeves[int(rng.integers(len(sleeves)))]
     trousers = "short" if rng.random() < (0.5 if kind == "tight" else 0.2) else "long"
-    cover = _cover(model, subject, sleeve, trousers)
+    cover = garment_cover(model, subject, sleeve, trousers)
     fold = 0.35 + 0.65 * _smooth_field(subject.rest_vertices, rng)
     offset = np.zeros(model.num_vertices)
     for name, thick in nominal.items():  # a shirt falls over the trousers, not into them
@@ -96,7 +96,7 @@ def _step(x: NDArray[np.float64], at: float, width: float) -> NDArray[np.float64
     return t * t * (3 - 2 * t)
 
 
-def _cover(model: BodyModel, subject: Subject, sleeve: str, trousers: str) -> dict[str, NDArray[np.float64]]:
+def garment_cover(model: BodyModel, subject: Subject, sleeve: str, trousers: str) -> dict[str, NDArray[np.float64]]:
     """Share 0 to 1 of each garment on every vertex, cut by planes in the T-pose that end in hems 8 mm wide."""
     joint = {name: subject.rest_joints[i] for i, name in enumerate(model.joint_names)}
     v = subject.rest_vertices

@@ -88,7 +88,7 @@ _STIFF = {  # share of the jitter that a joint gets: legs carry the weight, the 
 }  # fmt: skip
 
 
-def _matrix(euler_deg: NDArray[Any]) -> NDArray[np.float64]:
+def euler_matrix(euler_deg: NDArray[Any]) -> NDArray[np.float64]:
     """(..., 3) degrees (twist, swing, lift) to (..., 3, 3)."""
     x, y, z = (np.zeros((*euler_deg.shape[:-1], 3)) for _ in range(3))
     rad = np.radians(euler_deg)
@@ -136,7 +136,7 @@ def everyday_pose(
     swap = rng.random() < 0.5
     if swap if mirror is None else mirror:
         euler = _mirrored(euler)
-    R = _matrix(euler)
+    R = euler_matrix(euler)
     _level_feet(R, 25.0)
     R[0] = heading_rotation(yaw) @ R[0]
     return axis_angle_from_matrix(R)

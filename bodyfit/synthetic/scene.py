@@ -114,26 +114,34 @@ class SceneView:
 
 
 def room(
-    rng: np.random.Generator, camera_place: NDArray[np.float64], *, boxes: int | None = None, occluder: bool = False
+    rng: np.random.Generator,
+    camera_place: NDArray[np.float64],
+    *,
+    boxes: int | None = None,
+    occluder: bool = False,
+    clear_m: float = 0.0,
+    side_wall: bool = True,
 ) -> Scene:
     """Floor and wall behind a person at the origin as seen from a camera at (3,); boxes and a desk to the sides.
 
     Args:
         boxes: how many (a desk counts as one); None draws 0 to 2.
         occluder: put a counter between camera and person, which hides the legs.
+        clear_m: walls and furniture are so much further away, for a person who walks about.
+        side_wall: in half of the rooms there is a wall to the side; False: in none.
     """
     away = -camera_place[:2] / np.linalg.norm(camera_place[:2])
     side = np.array([-away[1], away[0]])
     grey = rng.uniform(0.8, 1.0)
     floor_rgb = _tint(rng, 150 * grey)
-    planes = [Plane((0.0, 0.0, 1.0), 0.0, floor_rgb), _wall(away, rng.uniform(0.7, 1.8), rng, 190 * grey)]
-    if rng.random() < 0.5:
-        planes.append(_wall(side * rng.choice([-1.0, 1.0]), rng.uniform(1.5, 2.4), rng, 180 * grey))
+    planes = [Plane((0.0, 0.0, 1.0), 0.0, floor_rgb), _wall(away, clear_m + rng.uniform(0.7, 1.8), rng, 190 * grey)]
+    if rng.random() < 0.5 and side_wall:
+        planes.append(_wall(side * rng.choice([-1.0, 1.0]), clear_m + rng.uniform(1.5, 2.4), rng, 180 * grey))
     count = int(rng.integers(0, 3)) if boxes is None else boxes
     things: list[Box] = []
     sign = rng.choice([-1.0, 1.0])
     for _ in range(count):
-        place = side * sign * rng.uniform(1.0, 1.5) + away * rng.uniform(-0.3, 0.6)
+        place = side * sign * (clear_m + rng.uniform(1.0, 1.5)) + away * rng.uniform(-0.3, 0.6)
         sign = -sign
         yaw = float(rng.uniform(0, np.pi))
         if rng.random() < 0.3:

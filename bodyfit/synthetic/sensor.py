@@ -8,6 +8,7 @@ few millimetres (time of flight) or about one centimetre (stereo).
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -116,6 +117,12 @@ class Bias:
         self._image *= np.float32(sensor.bias_m * 0.75)
         self._phase = float(rng.uniform(0, 2 * np.pi))
         self._wiggle_m = float(sensor.bias_m * 0.65 * np.sqrt(2))
+
+    def part(self, rows: slice, columns: slice) -> Bias:
+        """The same error in a part of the image."""
+        other = copy(self)
+        other._image = self._image[rows, columns]
+        return other
 
     def at(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Error (H, W) in metres at each pixel's depth: a pattern of the image and a wave along the distance."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +16,13 @@ from bodyfit.camera import Camera
 from bodyfit.frame import Frame
 from bodyfit.render.rasterize import rasterize
 from bodyfit.synthetic.clothing import Clothing, dress, wear
+from bodyfit.synthetic.color_view import ColorView, Exposure, Light
 from bodyfit.synthetic.contact import both_feet_down, free_arms, on_floor
 from bodyfit.synthetic.poses import everyday_pose
 from bodyfit.synthetic.scene import Scene, SceneView, place_camera, room
 from bodyfit.synthetic.sensor import SENSORS, Bias, SensorModel, imperfect_mask, read_depth
 from bodyfit.synthetic.subject import Subject, sample_subject
+from bodyfit.synthetic.texture import Texture, texture_of
 
 MaskKind = Literal["none", "true", "imperfect"]
 _LIGHT_WORLD = np.array([0.35, -0.25, 0.9]) / np.linalg.norm([0.35, -0.25, 0.9])
@@ -84,6 +87,7 @@ def sample_take(
     color_stride: int = 2,
     occluder: bool = False,
     jitter_deg: float = 5.0,
+    textured: bool = False,
 ) -> Take:
     """A person, a room and one sensor by chance; the same seed gives the same bytes.
 
@@ -95,6 +99,8 @@ def sample_take(
         mask: what the frames carry as a mask.
         color: render colour images too (kept at every `color_stride`-th pixel of the colour camera).
         occluder: a counter hides the legs.
+        textured: skin and clothes have patterns (`texture.texture_of`) and the light comes from lamps; the depth is
+            the same without.
     """
     subject_rng, clothes_rng, place_rng, pose_rng, sensor_rng = np.random.default_rng(seed).spawn(5)
     if subject is None:
@@ -112,6 +118,7 @@ def sample_take(
     return film(
         model, subject, clothes, poses, places, (device,), (T_world_depth,), scene, sensor_rng, mask=mask, color=color,
         color_stride=color_stride, pose_names=tuple(pose_names), headings_deg=tuple(headings_deg),
+        texture_seed=seed if textured else None,
     )  # fmt: skip
 
 
@@ -132,11 +139,20 @@ def film(
     frame_rate: float = 1.0,
     pose_names: tuple[str, ...] = (),
     headings_deg: tuple[float, ...] = (),
+    texture_seed: int | None = None,
 ) -> Take:
-    """Films a dressed subject in given poses (J, 3) with feet on the floor, the root above places (T, 2) metres."""
+    """Films a dressed subject in given poses (J, 3) with feet on the floor, the root above places (T, 2) metres.
+
+    With a `texture_seed` the colour is that of a textured body under lamps.
+    """
+    flat = color and texture_seed is None
     views = [
-        _View(s, T, scene, rng.spawn(1)[0], color, color_stride) for s, T in zip(sensors, T_world_depth, strict=True)
+        SensorView(s, T, scene, rng.spawn(1)[0], flat, color_stride)
+        for s, T in zip(sensors, T_world_depth, strict=True)
     ]
+    studio = None
+    if color and texture_seed is not None:
+        studio = Studio.drawn(model, subject, clothing, sensors, T_world_depth, scene, color_stride, texture_seed)
     instants = []
     for t, (pose, place) in enumerate(zip(poses, places, strict=True)):
         vertices, joints = subject.posed(model, pose, np.zeros(3))
@@ -149,11 +165,61 @@ def film(
             frames[name], masks[name], clean[name] = view.shoot(
                 surface, model.faces, clothing, mask, t, t / frame_rate, rng.spawn(1)[0]
             )
+        if studio is not None:
+            frames = {name: studio.colored(frame, surface, model.faces) for name, frame in frames.items()}
         instants.append(Instant(frames, masks, clean, pose, transl, vertices + transl, surface, joints + transl))
     return Take(
         model, subject, clothing, tuple(sensors), tuple(T_world_depth), tuple(instants), pose_names, headings_deg,
         np.array([0.0, 0.0, -1.0]),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Texture and light of a film, and its colour cameras by sensor name; `exposure` is None where it is fixed."""
+
+    texture: Texture
+    light: Light
+    views: dict[str, ColorView]
+    T_color_depth: dict[str, NDArray[np.float64]]
+    exposure: Exposure | None
+    seed: int
+
+    @staticmethod
+    def drawn(
+        model: BodyModel,
+        subject: Subject,
+        clothing: Clothing,
+        sensors: Sequence[SensorModel],
+        T_world_depth: Sequence[NDArray[np.float64]],
+        scene: Scene,
+        stride: int,
+        seed: int,
+        wanders: bool = False,
+    ) -> Studio:
+        """A studio by chance; with `wanders` the exposure and the white balance do."""
+        texture_rng, light_rng, exposure_rng = np.random.default_rng([0xC0107, seed]).spawn(3)
+        x, y = T_world_depth[0][:2, 3]
+        light = Light.drawn(light_rng, float(np.arctan2(y, x)))
+        return Studio(
+            texture_of(model, subject, clothing, texture_rng),
+            light,
+            {s.name: ColorView(s, T, scene, light, stride) for s, T in zip(sensors, T_world_depth, strict=True)},
+            {s.name: s.T_color_depth for s in sensors},
+            Exposure.drawn(exposure_rng) if wanders else None,
+            seed,
+        )
+
+    def colored(
+        self, frame: Frame, surface_world: NDArray[np.float64], faces: NDArray[np.int32], time_s: float | None = None
+    ) -> Frame:
+        """The frame with a colour image of the surface (V, 3), exposed as at `time_s` (the frame's own)."""
+        view = self.views[frame.sensor]
+        at = frame.timestamp_s if time_s is None else time_s
+        gain = np.ones(3, np.float32) if self.exposure is None else self.exposure.at(at)
+        rng = np.random.default_rng([0xC0107, self.seed, frame.index, len(frame.sensor)])
+        image = view.shoot(surface_world, faces, self.texture, gain, rng)
+        return replace(frame, color=image, color_camera=view.camera, T_color_depth=self.T_color_depth[frame.sensor])
 
 
 def full_pose(model: BodyModel, pose: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -166,7 +232,7 @@ def full_pose(model: BodyModel, pose: NDArray[np.float64]) -> NDArray[np.float64
     return out
 
 
-class _View:
+class SensorView:
     """One sensor in its place: what it sees of the empty room is worked out once."""
 
     def __init__(
@@ -181,6 +247,7 @@ class _View:
         self.sensor, self.T_world_depth = sensor, T_world_depth
         self.room = scene.view(sensor.depth_camera, T_world_depth)
         self.bias = Bias(sensor, rng)
+        self.empty: list[NDArray[np.float32]] = []
         self.color_camera: Camera | None = None
         if color:
             self.color_camera = sensor.color_camera.every(stride)
@@ -190,6 +257,21 @@ class _View:
             self.T_world_color = T_world_depth @ np.linalg.inv(sensor.T_color_depth)
             self.color_room = scene.view(self.fine_camera, self.T_world_color)
             self.color_paint = scene.paint(self.color_room)
+
+    def elsewhere(self, scene: Scene) -> SensorView:
+        """The same sensor, its faults included, with other things in the room; without colour."""
+        other = copy(self)
+        other.room, other.color_camera = scene.view(self.sensor.depth_camera, self.T_world_depth), None
+        if self.empty:
+            other.read_empty(len(self.empty), np.random.default_rng(0))
+        return other
+
+    def read_empty(self, count: int, rng: np.random.Generator) -> None:
+        """Reads the empty room so many times: frames to come have one of these around the person, which is cheaper."""
+        dark = np.zeros(self.room.depth.shape, bool)
+        self.empty = [
+            read_depth(self.sensor, self.room.depth, self.room.facing, dark, self.bias, r) for r in rng.spawn(count)
+        ]
 
     def shoot(
         self,
@@ -209,7 +291,14 @@ class _View:
         clean[seen.mask], cos[seen.mask] = seen.depth, facing
         dark = np.zeros(clean.shape, bool)
         dark[seen.mask] = clothing.dark[corners[:, 0]]
-        depth = read_depth(self.sensor, clean, cos, dark, self.bias, depth_rng)
+        if self.empty:
+            depth = self.empty[int(depth_rng.integers(len(self.empty)))].copy()
+            window = _around(seen.mask)
+            depth[window] = read_depth(
+                self.sensor, clean[window], cos[window], dark[window], self.bias.part(*window), depth_rng
+            )
+        else:
+            depth = read_depth(self.sensor, clean, cos, dark, self.bias, depth_rng)
         given = (
             {"none": None, "true": seen.mask}.get(mask) if mask != "imperfect" else imperfect_mask(seen.mask, mask_rng)
         )
@@ -253,6 +342,17 @@ class _View:
             image = cv2.GaussianBlur(image.astype(np.float32), (3, 3), 0)[::2, ::2]
         image = np.clip(image * 1.15 + rng.normal(0, 0.006, image.shape), 0, 1) ** (1 / 2.2)
         return np.round(image * 255).astype(np.uint8)
+
+
+def _around(mask: NDArray[np.bool_], margin: int = 24) -> tuple[slice, slice]:
+    """Rows and columns of a mask's pixels and of what they change in a sensor's reading."""
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    if not len(rows):
+        return slice(0, margin), slice(0, margin)
+    return (
+        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
+        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
+    )
 
 
 @dataclass(frozen=True)
