@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bodyfit.body.model import BodyModel
+    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.fit.result import FitResult
     from bodyfit.recording.native import Recording
 
@@ -82,6 +83,14 @@ SolverOption = Annotated[
     Solver, typer.Option(help="Levenberg-Marquardt, or following the gradient of rendered images (slower).")
 ]
 RendererOption = Annotated[Backend, typer.Option(help="Which renderer's gradient is followed.")]
+RefineExtrinsicsOption = Annotated[
+    bool,
+    typer.Option("--refine-extrinsics", help="Find the sensors' places and clocks from the person; the first's stay."),
+]
+ExtrinsicsSigmaOption = Annotated[
+    str | None,
+    typer.Option("--extrinsics-sigma", metavar="CM,DEG", help="How roughly the places are known: 5,3 where not given."),
+]
 VideoOption = Annotated[
     bool | None,
     typer.Option(
@@ -105,6 +114,8 @@ class FitRequest:
     device: str = "cpu"
     solver: str = "lm"
     renderer: str = "native"
+    refine_extrinsics: bool = False
+    extrinsics_sigma: tuple[float, float] | None = None
 
 
 def fit_command(
@@ -119,6 +130,8 @@ def fit_command(
     device: DeviceOption = Device.auto,
     solver: SolverOption = Solver.lm,
     renderer: RendererOption = Backend.native,
+    refine_extrinsics: RefineExtrinsicsOption = False,
+    extrinsics_sigma: ExtrinsicsSigmaOption = None,
     video: VideoOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
     as_json: JsonOption = False,
@@ -147,6 +160,8 @@ def fit_command(
         device=parse_device(device.value),
         solver=solver.value,
         renderer=renderer.value,
+        refine_extrinsics=refine_extrinsics,
+        extrinsics_sigma=parse_sigma(extrinsics_sigma, refine=refine_extrinsics),
     )
     check_out_folder(out, force=force)
     result = run_fit(request, quiet=as_json)
@@ -171,17 +186,28 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             model=body,
             sex=request.sex,
             clothing=request.clothing,
-            frames=None if request.frames is None else _positions(recording, request.frames),
+            frames=None if request.frames is None else positions_of(recording, request.frames),
             sensors=request.sensors,
             person=request.person,
             device=request.device,
             solver=request.solver,
             renderer=request.renderer,
+            refine_extrinsics=_rig_config(request),
             progress=progress,
         )
 
 
-def _positions(recording: Recording, indices: tuple[int, ...]) -> list[int]:
+def _rig_config(request: FitRequest) -> bool | RigConfig:
+    """How roughly the sensors' places are known, where they are to be found."""
+    if request.extrinsics_sigma is None:
+        return request.refine_extrinsics
+    from bodyfit.fit.extrinsics import RigConfig
+
+    centimetres, degrees = request.extrinsics_sigma
+    return RigConfig(sigma_place_m=centimetres / 100, sigma_turn_deg=degrees)
+
+
+def positions_of(recording: Recording, indices: tuple[int, ...]) -> list[int]:
     """Where the frames of these numbers are in the recording."""
     where = {int(index): i for i, index in enumerate(recording.indices)}
     missing = [index for index in indices if index not in where]
@@ -268,16 +294,21 @@ def stacked(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool) -> None:
     """Tells what came out and where it is."""
-    from bodyfit.cli.screen import print_json, print_lines, print_measurements, print_quality
-    from bodyfit.export.tables import measurements_document
+    from bodyfit.cli.screen import print_json, print_lines, print_measurements, print_quality, print_sensors
+    from bodyfit.export.tables import measurements_document, sensors_document
 
     if as_json:
         document: dict[str, Any] = measurements_document(result)
+        if result.sensors:
+            document["sensors"] = sensors_document(result)["sensors"]
         print_json({**document, "out": str(out), "files": sorted(names)})
         return
     print_measurements(result.measurements)
     print_lines("")
     print_quality(result)
+    if result.sensors:
+        print_lines("")
+        print_sensors(result)
     print_lines("", f"results in {out}: look at {out / 'summary.png'}")
 
 
@@ -306,6 +337,21 @@ def parse_frames(text: str | None) -> tuple[int, ...] | None:
             raise InputError("--frames", f"at most {MAX_FRAMES} frames", repr(text))
         indices.update(range(low, high + 1))
     return tuple(sorted(indices))
+
+
+def parse_sigma(text: str | None, *, refine: bool) -> tuple[float, float] | None:
+    """`5,3` as centimetres and degrees; None where nothing was given."""
+    if text is None:
+        return None
+    if not refine:
+        raise InputError("--extrinsics-sigma", "--refine-extrinsics beside it", "none")
+    try:
+        centimetres, degrees = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError("--extrinsics-sigma", "centimetres and degrees like 5,3", repr(text)) from None
+    if not (0 < centimetres <= 100 and 0 < degrees <= 45):
+        raise InputError("--extrinsics-sigma", "up to 100 cm and 45 degrees, more than 0", repr(text))
+    return centimetres, degrees
 
 
 def parse_names(option: str, text: str | None) -> tuple[str, ...] | None:

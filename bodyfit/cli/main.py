@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from bodyfit.cli import bench, demo, evaluate, fit, info, measure, models
+from bodyfit.cli import bench, demo, evaluate, fit, info, measure, models, track
 from bodyfit.cli.cache import provide_cache_folder
 from bodyfit.errors import BodyfitError
 
@@ -26,6 +26,7 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands.command("fit", epilog=EXIT_CODES.replace("\n", " "))(fit.fit_command)
+commands.command("track", epilog=EXIT_CODES.replace("\n", " "))(track.track_command)
 commands.command("measure")(measure.measure_command)
 commands.command("demo")(demo.demo_command)
 commands.command("evaluate")(evaluate.evaluate_command)

@@ -78,6 +78,25 @@ def print_measurements(measurements: Mapping[str, Measurement]) -> None:
     print_table(columns, rows)
 
 
+def print_sensors(result: FitResult) -> None:
+    """Where the sensors were found to be, against where they were said to be."""
+    rows = []
+    for place in result.sensors:
+        if place.fixed:
+            rows.append((place.name, "held", "", ""))
+            continue
+        delay = (
+            "" if place.delay_s is None else f"{place.delay_s * 1000:+.1f} ± {1000 * (place.delay_sd_s or 0):.1f} ms"
+        )
+        rows.append((
+            place.name,
+            f"{place.moved_m * 100:.1f} ± {place.moved_sd_m * 100:.1f} cm",
+            f"{place.turned_deg:.2f} ± {place.turned_sd_deg:.2f}°",
+            delay,
+        ))  # fmt: skip
+    print_table([("sensor", "left"), ("moved by", "right"), ("turned by", "right"), ("clock", "right")], rows)
+
+
 def print_quality(result: FitResult) -> None:
     """How well the fit explains what was seen, frame by frame, and what it says about itself."""
     rows = []
@@ -87,7 +106,7 @@ def print_quality(result: FitResult) -> None:
             str(q.frame_index),
             f"{q.depth_residual_m * 1000:.1f} mm",
             f"{q.silhouette_iou * 100:.0f} %",
-            f"{len(seen)} of {len(q.coverage)}",
+            f"{len(seen)} of {len(q.coverage)}" if q.coverage else "not looked at",
             "" if q.believed else "NOT BELIEVED",
         ))  # fmt: skip
     columns = [

@@ -20,14 +20,14 @@ from bodyfit.export import bvh, glb_skinned, joint_csv, motion_npz
 from bodyfit.export.motion import is_motion
 from bodyfit.export.ply import ply_bytes
 from bodyfit.export.result_npz import FILE_NAME, fit_npz_bytes
-from bodyfit.export.tables import csv_text, json_text, measurements_document
+from bodyfit.export.tables import csv_text, json_text, measurements_document, sensors_document
 
 if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
 
 OURS = re.compile(
     r"fit\.npz|measurements\.(json|csv)|rest\.ply|summary\.png|mesh/\d{6,}\.ply|overlay/\d{6,}\.png"
-    r"|motion\.(npz|bvh|glb)|joints\.csv|overlay\.mp4"
+    r"|motion\.(npz|bvh|glb)|joints\.csv|overlay\.mp4|sensors\.json"
 )
 """What bodyfit writes into the folder of a fit; nothing else in it is ever touched."""
 
@@ -156,6 +156,8 @@ def _contents(
     yield FILE_NAME, fit_npz_bytes(result)
     yield "measurements.json", json_text(measurements_document(result)).encode()
     yield "measurements.csv", csv_text(result.measurements).encode()
+    if result.sensors:
+        yield "sensors.json", json_text(sensors_document(result)).encode()
     yield "rest.ply", ply_bytes(result.rest_vertices(), faces, f"{body}\nunposed, metres, x left, y up, z front")
     for t, index in enumerate(result.frame_indices if meshes else ()):
         yield f"mesh/{int(index):06d}.ply", ply_bytes(result.vertices_world(t), faces, f"{body}\nworld, metres")

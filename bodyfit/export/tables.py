@@ -21,6 +21,7 @@ COLUMNS = ("name", "value_m", "sd_m", "value_m3", "sd_m3", "value_kg", "sd_kg", 
 """Columns of measurements.csv; a measurement fills the pair of its own unit."""
 
 FORMAT = "bodyfit.measurements/1"
+SENSORS_FORMAT = "bodyfit.sensors/1"
 
 
 def measurement_record(measurement: Measurement) -> dict[str, Any]:
@@ -77,6 +78,27 @@ def measurements_document(result: FitResult) -> dict[str, Any]:
         "quality": quality_record(result),
         "provenance": provenance_record(result),
     }
+
+
+def sensors_document(result: FitResult) -> dict[str, Any]:
+    """What sensors.json holds: where the sensors were found to be; only of a fit that looked for them."""
+    sensors = [
+        {
+            "name": place.name,
+            "held": place.fixed,
+            "T_world_depth": plain(place.T_world_depth),
+            "T_world_depth_given": plain(place.given),
+            "moved_m": _rounded(place.moved_m, 6),
+            "moved_sd_m": _rounded(place.moved_sd_m, 6),
+            "turned_deg": _rounded(place.turned_deg, 5),
+            "turned_sd_deg": _rounded(place.turned_sd_deg, 5),
+            "delay_s": None if place.delay_s is None else _rounded(place.delay_s, 6),
+            "delay_sd_s": None if place.delay_sd_s is None else _rounded(place.delay_sd_s, 6),
+            "flags": list(place.flags),
+        }
+        for place in result.sensors
+    ]
+    return {"format": SENSORS_FORMAT, "sensors": sensors}
 
 
 def json_text(document: Mapping[str, Any]) -> str:

@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bodyfit.body.model import SEXES, BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, DeviceError, FrameError, InputError, PersonNotFoundError
 from bodyfit.fit.blas import one_blas_thread
@@ -16,6 +19,7 @@ from bodyfit.fit.result import FitResult
 from bodyfit.observe.observation import Observation, observe
 
 if TYPE_CHECKING:
+    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.recording.native import Recording
 
 Progress = Callable[[str, float], None]
@@ -36,6 +40,7 @@ def fit(
     config: FitConfig | None = None,
     solver: str = "lm",
     renderer: str = "native",
+    refine_extrinsics: bool | RigConfig = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> FitResult:
@@ -52,6 +57,8 @@ def fit(
         device: cpu or auto; cuda does not exist yet.
         solver: lm (Levenberg-Marquardt) or gradient: what refines the start that was found.
         renderer: native, redner or mitsuba: whose images the gradient is of; lm takes no other than native.
+        refine_extrinsics: find the sensors' places (and clocks, in a sequence) from the person, all but the first's;
+            a RigConfig says how roughly they are known.
         progress: called with what is done and the fraction of the whole.
         cancelled: asked between steps; True ends the fit with what it has.
 
@@ -61,6 +68,8 @@ def fit(
     """
     check_options(sex, clothing, device)
     check_solver(solver, renderer)
+    if refine_extrinsics and solver != "lm":
+        raise InputError("refine_extrinsics", "the solver lm", repr(solver))
     say = progress or (lambda _stage, _fraction: None)
     body = model if isinstance(model, BodyModel) else load_body_model(model)
     if not isinstance(recording, (str, Path)):
@@ -70,6 +79,11 @@ def fit(
 
         source = open_recording(Path(recording))
     setup = FitSetup(body, sex, clothing, config or FitConfig())
+    if refine_extrinsics:
+        from bodyfit.fit.extrinsics import RigConfig, check_sensors
+
+        check_sensors(list(sensors or (s.name for s in source.sensors)))
+        setup = replace(setup, rig=RigConfig() if refine_extrinsics is True else refine_extrinsics)
     if solver == "gradient":
         setup = with_gradient(setup, renderer)
     with one_blas_thread():
@@ -123,6 +137,25 @@ def with_gradient(setup: FitSetup, renderer: str) -> FitSetup:
     return replace(setup, config=config, refiner=GradientSolver(drawing), method=f"gradient, {renderer}")
 
 
+def stamped_delays(recording: Recording, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """By sensor (T,) seconds from each instant to when its depth was taken, as its own stamps say; zero without stamps.
+
+    A clock that is off by more than half of the usual gap started at another moment: of such a one only the
+    jitter counts.
+    """
+    times = recording.timestamps_s
+    half = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    out = {}
+    for name in names:
+        stamps = recording.stream_timestamps_s.get(f"{name}.depth_s")
+        late = np.zeros(len(times)) if stamps is None else stamps - times
+        known = late[np.isfinite(late)]
+        middle = float(np.median(known)) if len(known) else 0.0
+        late = late - middle if abs(middle) > half else late
+        out[name] = np.where(np.isfinite(late), late, 0.0)
+    return out
+
+
 def look(
     recording: Recording,
     frames: Sequence[int] | None,
@@ -143,6 +176,7 @@ def look(
     for i in chosen:
         if not 0 <= i < recording.num_frames:
             raise InputError("frames", f"positions from 0 to {recording.num_frames - 1}", str(i))
+    late = stamped_delays(recording, sensors or names)
     instants: list[Instant] = []
     skipped: dict[int, str] = {}
     first: BodyfitError | None = None
@@ -158,7 +192,7 @@ def look(
                     raise PersonNotFoundError(
                         f"frame {i} of {name}", f"at least {MIN_PERSON_PIXELS} pixels with depth on the person", "fewer"
                     )
-                seen.append(found)
+                seen.append(replace(found, timestamp_s=found.timestamp_s + float(late[name][i])))
             except (PersonNotFoundError, FrameError) as error:
                 first = first or error
                 skipped[i] = str(error)

@@ -17,6 +17,7 @@ from bodyfit.fit.limbs import LimbStages, improve_limbs
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
+from bodyfit.fit.rig import motion_of, seen_late
 from bodyfit.fit.solver import Refiner, Solution, solve
 from bodyfit.fit.view import make_view
 from bodyfit.fit.wear import judge_wear, without_prior
@@ -24,6 +25,7 @@ from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
 if TYPE_CHECKING:
+    from bodyfit.fit.extrinsics import RigConfig, SensorPlace
     from bodyfit.fit.result import FitResult
 
 WARM_GAP_S = 0.2
@@ -33,6 +35,8 @@ LOST = 2.0
 SHAPE_INSTANTS = 16
 """at most this many instants, spread over the recording, decide the shape; the others then get their pose"""
 STATURE_SIGMA_M = 0.03
+AT_ONCE_S = 0.001
+"""sensors whose stamps differ by less saw the person at once"""
 CLOSE = 1.1
 """a rival whose cost is within this of the best start's may have the better limbs"""
 
@@ -56,6 +60,8 @@ class FitSetup:
     config: FitConfig
     refiner: Refiner = solve
     method: str = "lm"
+    rig: RigConfig | None = None
+    """how roughly the sensors' places are known, where they are to be found from the person"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,20 @@ def prior_shape(setup: FitSetup) -> Shape:
     return Shape(prior.mean, prior.cov * setup.config.prior_widening**2)
 
 
+def told_starter(
+    setup: FitSetup, clothing: Clothing, instants: Sequence[Instant], cancelled: Callable[[], bool] | None
+) -> tuple[Shape, Shape, Starter]:
+    """The prior over shapes, the same told how tall the person was seen to be, and what starts instants with it."""
+    shape = prior_shape(setup)
+    prior = pose_prior(setup.model.joint_names)
+    stature = seen_stature([o for i in instants for o in i.observations])
+    told = shape
+    if stature is not None and 1.0 < stature < 2.4:
+        worn = clothing.hair_m[0] + clothing.shoes_m[0]
+        told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
+    return shape, told, Starter(setup.model, told, prior, clothing, setup.config, cancelled)
+
+
 def solve_joint(
     setup: FitSetup,
     clothing: Clothing,
@@ -91,14 +111,8 @@ def solve_joint(
     cancelled: Callable[[], bool] | None,
 ) -> JointFit:
     """Starts every instant, refines all with one shape."""
-    shape = prior_shape(setup)
-    prior = pose_prior(setup.model.joint_names)
-    stature = seen_stature([o for i in instants for o in i.observations])
-    told = shape
-    if stature is not None and 1.0 < stature < 2.4:
-        worn = clothing.hair_m[0] + clothing.shoes_m[0]
-        told = shape_of_height(setup.model, shape, stature - worn, STATURE_SIGMA_M)
-    starter = Starter(setup.model, told, prior, clothing, setup.config, cancelled)
+    shape, told, starter = told_starter(setup, clothing, instants, cancelled)
+    prior = starter.prior
     starts: list[Start] = []
     warm: list[bool] = []
     for n in range(len(instants)):
@@ -179,6 +193,7 @@ def refine(
     mean, _ = garment_prior(clothing)
     state.shape[0, S:] = mean
     part = State(state.rotations[chosen], state.transl[chosen], state.shape, np.zeros(len(chosen), np.int64))
+    velocity = motion_between(instants, state)
     problem = solution = None
     for k, stage in enumerate(setup.config.refine):
         n = min(stage.num_betas, S)
@@ -187,13 +202,14 @@ def refine(
             part.rotations, part.transl, np.concatenate([part.shape[:, :n], part.shape[:, S:]], 1), part.group
         )
         problem = _problem(
-            setup, clothing, mesh, stage, [instants[i] for i in chosen], prior, joint_gaussian(shape, clothing, n)
-        )
+            setup, clothing, mesh, stage, [instants[i] for i in chosen], prior, joint_gaussian(shape, clothing, n),
+            velocity[chosen],
+        )  # fmt: skip
         solution = setup.refiner(problem, small, cancelled=cancelled)
         full = np.zeros((1, S + len(GARMENTS)))
         full[:, :n], full[:, S:] = solution.state.shape[:, :n], solution.state.shape[:, n:]
         if n < S:
-            full[:, n:S] = _expected_rest(shape.cov, full[0, :n], n)
+            full[:, n:S] = expected_rest(shape.cov, full[0, :n], n)
         part = State(solution.state.rotations, solution.state.transl, full, part.group)
         progress(stage.name, 0.6 + 0.2 * (k + 1) / len(setup.config.refine))
     assert problem is not None and solution is not None
@@ -207,7 +223,7 @@ def refine(
     if rest:
         followed = _poses_only(
             setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior,
-            cancelled,
+            velocity[rest], cancelled,
         )  # fmt: skip
         rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
         pose_cov[rest] = np.linalg.inv(followed.equations.A)
@@ -247,7 +263,7 @@ def finish(
     )  # fmt: skip
 
 
-def _expected_rest(cov: NDArray[np.float64], head: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+def expected_rest(cov: NDArray[np.float64], head: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """The expected further betas given the first n."""
     return cov[n:, :n] @ np.linalg.solve(cov[:n, :n], head)
 
@@ -260,17 +276,28 @@ def _problem(
     instants: Sequence[Instant],
     prior: PosePrior,
     gaussian: ShapeGaussian,
+    velocity: NDArray[np.float64],
 ) -> Problem:
-    views, items = [], []
+    views, items, delays = [], [], []
     for n, instant in enumerate(instants):
         for observation in instant.observations:
             items.append((n, len(views)))
             views.append(make_view(observation, stage.pixels))
+            delays.append(observation.timestamp_s - instant.timestamp_s)
     pose_mean = np.broadcast_to(prior.mean, (len(instants), *prior.mean.shape))
-    return Problem(
+    plain = Problem(
         mesh, views, np.array(items, dtype=np.int64), stage, setup.config, prior, pose_mean, gaussian,
         clothing.sigma_behind_m,
     )  # fmt: skip
+    return seen_late(plain, np.array(delays), velocity) if velocity.any() else plain
+
+
+def motion_between(instants: Sequence[Instant], state: State) -> NDArray[np.float64]:
+    """(T, Q) velocity of each pose where some sensor saw it at another time than the instant's; else zero."""
+    late = any(abs(o.timestamp_s - i.timestamp_s) > AT_ONCE_S for i in instants for o in i.observations)
+    if not late:
+        return np.zeros((len(instants), 3 * state.rotations.shape[1] + 3))
+    return motion_of(state.rotations, state.transl, [i.timestamp_s for i in instants], WARM_GAP_S)
 
 
 def _held_mesh(setup: FitSetup, level: int, found: NDArray[np.float64], shape: Shape) -> Mesh:
@@ -343,6 +370,7 @@ def _poses_only(
     found: NDArray[np.float64],
     shape: Shape,
     prior: PosePrior,
+    velocity: NDArray[np.float64],
     cancelled: Callable[[], bool] | None,
 ) -> Solution:
     """Each instant alone, with the shape held where the chosen instants put it."""
@@ -350,7 +378,7 @@ def _poses_only(
     held = _held_mesh(setup, stage.level, found, shape)
     n = len(instants)
     state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
-    problem = _problem(setup, clothing, held, stage, instants, prior, HELD)
+    problem = _problem(setup, clothing, held, stage, instants, prior, HELD, velocity)
     return setup.refiner(problem, state, cancelled=cancelled)
 
 
@@ -384,9 +412,18 @@ def fit_instants(
     if not instants:
         raise InputError("instants", "at least one", "none")
     say = progress or (lambda _stage, _fraction: None)
-    clothing, found = find_joint(setup, instants, progress=say, cancelled=cancelled)
+    sensors: tuple[SensorPlace, ...] = ()
+    if setup.rig is not None:
+        from bodyfit.fit.extrinsics import find_rig
+
+        instants, clothing, found, sensors = find_rig(setup, setup.rig, instants, say, cancelled)
+    else:
+        clothing, found = find_joint(setup, instants, progress=say, cancelled=cancelled)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
+    if sensors:
+        told = (*result.flags, *(flag for place in sensors for flag in place.flags))
+        result = replace(result, sensors=sensors, flags=told)
     say("done", 1.0)
     return result
 
@@ -402,6 +439,17 @@ def find_joint(
     say = progress or (lambda _stage, _fraction: None)
     clothing = UNDECIDED if setup.clothing == "auto" else CLOTHING[setup.clothing]
     found = solve_joint(setup, clothing, instants, say, cancelled)
+    return settle_joint(setup, clothing, instants, found, cancelled)
+
+
+def settle_joint(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    cancelled: Callable[[], bool] | None,
+) -> tuple[Clothing, JointFit]:
+    """What is worn where that was not said, limbs put elsewhere where that is better, and the last stage again."""
     if setup.clothing == "auto":
         clothing = worn(setup, instants, found)
     several = _limbs_again(setup, clothing, instants, found, cancelled)

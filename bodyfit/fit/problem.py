@@ -120,10 +120,25 @@ class Problem:
     """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
     believed more than that, since the prior over them is a rough one"""
     _scratch: list[Scratch] = field(default_factory=list)
+    _floors: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+    """by a view's id how many views of its instant know the floor"""
+
+    def __post_init__(self) -> None:
+        knows = np.array([bool(np.any(view.floor_plane[:3])) for view in self.views])
+        items = np.asarray(self.items, np.int64).reshape(-1, 2)
+        count = np.bincount(items[:, 0], weights=knows[items[:, 1]]) if len(items) else np.zeros(0)
+        for n, v in items:
+            self._floors[id(self.views[v])] = max(1, int(count[n]))
+
+    @property
+    def num_shared(self) -> int:
+        """How many parameters all instants of a group share: the shape's."""
+        return self.mesh.num_shape
 
     def settings(self, view: View) -> NDArray[np.float64]:
         """The kernel's numbers for one view; every view counts as the same number of independent pixels,
-        every pair of soles as the same number of independent points."""
+        every pair of soles as the same number of independent points, however many sensors know the floor: what errs
+        is how soles lie on it."""
         s = np.empty(E.NUM_SETTINGS)
         noise = view.noise_m if self.stage.sensor_noise else 0.0
         if self.shared_noise:
@@ -141,6 +156,7 @@ class Problem:
         s[E.SIGMA_SUNK] = self.config.sigma_sunk_m
         s[E.ROBUST_FLOOR] = self.stage.robust_floor_m
         s[E.FLOOR_WEIGHT] = self.config.effective_soles / max(len(self.mesh.floor_vertices), 1)
+        s[E.FLOOR_WEIGHT] /= self._floors.get(id(view), 1)
         return s
 
     def sharing(self, view: View) -> float:
@@ -153,7 +169,7 @@ class Problem:
         """Cost and normal equations at a state; instants whose group is not active are left at zero."""
         mesh = self.mesh
         n_instants, n_joints = state.rotations.shape[:2]
-        Q, S = 3 * n_joints + 3, mesh.num_shape
+        Q, S = 3 * n_joints + 3, self.num_shared
         n_groups = len(state.shape)
         on = np.ones(n_groups, bool) if active is None else active
         out = Linearization(
@@ -166,16 +182,11 @@ class Problem:
         while len(self._scratch) < threads:
             self._scratch.append(Scratch(mesh))
         found: list[Any] = [None] * len(self.items)
-        keypoint_cost = np.zeros(len(self.items))
 
         def work(lane: int) -> None:
             scratch = self._scratch[lane]
             for i in todo[lane::threads]:
-                n, v = self.items[i]
-                H, g = np.empty((Q + S, Q + S) if want_rows else (1, 1)), np.empty(Q + S)
-                self.view_equations(state, n, self.views[v], scratch, H, g, out.stats[i], want_rows=want_rows)
-                keypoint_cost[i] = self._add_keypoints(state, n, self.views[v], H, g, want_rows=want_rows)
-                found[i] = (H, g)
+                found[i] = self.item_equations(state, i, scratch, out.stats[i], want_rows=want_rows)
 
         if threads == 1:
             work(0)
@@ -185,8 +196,8 @@ class Problem:
         for i in todo:
             n = self.items[i][0]
             k = state.group[n]
-            H, g = found[i]
-            out.instant_cost[n] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum() + keypoint_cost[i]
+            H, g, keypoint_cost = found[i]
+            out.instant_cost[n] += out.stats[i, [E.COST_DEPTH, E.COST_OUTLINE, E.COST_FLOOR]].sum() + keypoint_cost
             if want_rows:
                 out.A[n] += H[:Q, :Q]
                 out.B[n] += H[:Q, Q:]
@@ -195,6 +206,16 @@ class Problem:
                 out.shape_gradient[k] += g[Q:]
         self._add_priors(state, on, out)
         return out
+
+    def item_equations(
+        self, state: State, i: int, scratch: Scratch, stats: NDArray[np.float64], *, want_rows: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """H (P, P), g (P,) of one item, P = pose and what is shared, and the cost of its keypoints; fills `stats`."""
+        n, v = self.items[i]
+        P = 3 * state.rotations.shape[1] + 3 + self.mesh.num_shape
+        H, g = np.empty((P, P) if want_rows else (1, 1)), np.empty(P)
+        self.view_equations(state, n, self.views[v], scratch, H, g, stats, want_rows=want_rows)
+        return H, g, self._add_keypoints(state, n, self.views[v], H, g, want_rows=want_rows)
 
     def view_equations(
         self,

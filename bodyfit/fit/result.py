@@ -14,6 +14,7 @@ from bodyfit.fit.solver import StopReason
 
 if TYPE_CHECKING:
     from bodyfit.body.measure import Measurement
+    from bodyfit.fit.extrinsics import SensorPlace
     from bodyfit.observe.observation import Observation
 
 __all__ = ["FitResult", "FrameQuality", "StopReason"]
@@ -56,6 +57,7 @@ class FitResult:
         transl (T, 3): metres, world; vertices = skinned vertices + transl, as in SMPL.
         garments_m: thickness between skin and seen surface, by garment, as estimated.
         coverage: for each body part the number of instants in which it was seen.
+        sensors: where they were found to be, where that was asked for; the observations have them there.
         clothing: what the person was taken to wear; `clothing_asked` is what was asked for.
     """
 
@@ -81,6 +83,7 @@ class FitResult:
     provenance: Mapping[str, Any]
     observations: tuple[tuple[Observation, ...], ...] = field(default=(), repr=False)
     skipped: Mapping[int, str] = field(default_factory=dict)
+    sensors: tuple[SensorPlace, ...] = ()
 
     @property
     def num_frames(self) -> int:

@@ -83,6 +83,12 @@ class TrackConfig:
     """in the first odd frame and in every third"""
     arms_after: int = 4
     """after so many odd frames an arm is tried elsewhere"""
+    poor: float = 0.07
+    """an overlap this much below the usual one may belong to quite another pose"""
+    search_when_odd: int = 15
+    """which is looked for in the whole picture after so many odd frames"""
+    search_every_odd_s: float = 2.0
+    """but no more often than this: it takes as long as many frames"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
     search_every_s: float = 0.15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,7 +185,8 @@ def _result(
         observations[t] = instant.observations
         vertices, _ = model.forward(betas, steps[t].pose.astype(np.float64), steps[t].transl)
         quality, seen = frame_quality(setup, clothing, instant, vertices, StopReason.CONVERGED, None, None)
-        qualities[t] = quality
+        # the distance from the dressed body, as in all other frames
+        qualities[t] = replace(quality, depth_residual_m=steps[t].gap_m)
         examined.append(quality)
         seen_ever |= seen
     coverage = seen_counts([q.coverage for q in examined])

@@ -4,7 +4,7 @@ The integral of an image over a pixel changes with an edge that runs through it 
 visible part, of (what is seen on one side - what is seen on the other) × (speed of the edge across itself): Li et al.
 2018 sample that integral, here it is summed over the pieces between which nothing changes. An edge matters where the
 surface ends or turns away (both its faces on one side of it), and, for values that jump across it, where it is a seam.
-What of an edge is seen, and what lies behind it, is found in `cpu_visible`.
+What of an edge is seen, and what lies behind it, is found in `cpu_behind`.
 """
 
 from __future__ import annotations

@@ -35,9 +35,16 @@ def find_pieces(
     assert n >= 0, "there was room promised for every cut"
     chosen, planes = np.empty(n_faces + 1, np.int32), np.empty((n_faces + 1, 9), screen.dtype)
     lengths, firsts = np.empty(n_slots, np.int32), np.empty(n_slots, np.int32)
-    lists = faces_of_pixels(
-        screen, faces, areas, signs, only, slots, bits, n_slots, chosen, planes, lengths, firsts
-    )  # fmt: skip
+    length = 32 * max(n_slots, 64)
+    links, lists = np.empty((length + 1, 2), np.int32), np.empty(length, np.int32)
+    needed = faces_of_pixels(
+        screen, faces, areas, signs, only, slots, bits, n_slots, links, lists, chosen, planes, lengths, firsts
+    )
+    if needed > length:
+        links, lists = np.empty((needed + 1, 2), np.int32), np.empty(needed, np.int32)
+        faces_of_pixels(
+            screen, faces, areas, signs, only, slots, bits, n_slots, links, lists, chosen, planes, lengths, firsts
+        )
     space = 2 * n + 256
     parts, places = np.empty((space, 3), np.int32), np.empty((space, 4), screen.dtype)
     kept = look_behind(

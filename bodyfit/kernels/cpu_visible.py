@@ -7,10 +7,9 @@ touch it. `cpu_behind` divides each cut where what hides it, or what lies behind
 from __future__ import annotations
 
 import numpy as np
-from numba.cpython.unsafe.numbers import trailing_zeros
 
 from bodyfit.kernels.cpu_raster import kernel
-from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, surface_weights
+from bodyfit.kernels.scalar import HALF, ONE, TWO, ZERO, scalar, surface_weights
 
 # How far beside an edge (pixels) the question is put what is behind it: over the rounding of a coordinate in a large
 # image, under anything that one could see.
@@ -21,14 +20,23 @@ COVERS = np.float32(-1e-7)
 FACES_AT_ONCE = 256
 
 
+@scalar
+def lowest_bit(word):
+    """The number of the lowest bit that is set in a word (uint64): the exponent of that bit as a float."""
+    return np.uintp((np.float64(word & (~word + np.uint64(1))).view(np.int64) >> 52) - 1023)
+
+
 @kernel
-def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, chosen, planes, lengths, firsts):
+def faces_of_pixels(
+    screen, faces, areas, signs, only, slots, bits, n_slots, links, lists, chosen, planes, lengths, firsts
+):
     """Lists of the faces whose bounding boxes meet each numbered pixel.
 
     signs (F,) as of face_signs; only: leave out faces of another sign than this; 0: none. slots (H, W) has the pixels'
     numbers, bits their bits, as of cut_edges. Fills chosen (F + 1,) with the faces in any list; planes (F + 1, 9), of
     each of these: u, v, q of the first corner and how the weights of the second and third and q change per pixel.
-    Returns the lists (N,), places in `chosen`: a pixel's is lengths (n_slots,) long and begins at firsts (n_slots,).
+    Fills lists (N,), places in `chosen`: a pixel's begin at firsts (n_slots,) and are lengths (n_slots,) many. links
+    (N + 1, 2) is scratch. Returns how long lists has to be; where it is not, nothing is in it.
     """
     height, width = slots.shape
     one, rest, six, all_bits = np.uint64(1), np.uint64(63), np.uint64(6), ~np.uint64(0)
@@ -37,11 +45,11 @@ def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, cho
     right, bottom = np.float32(width - 1), np.float32(height - 1)
     half = HALF + TWO * BESIDE_PX  # with room for the points beside the edges
     lengths[:] = 0
-    links = np.empty((8 * faces.shape[0] + 1024, 2), np.int32)  # pixel and place in `chosen`
     candidates = np.empty(FACES_AT_ONCE + 1, np.int32)
     boxes = np.empty((4, FACES_AT_ONCE), np.int32)
     corners = np.empty((6, FACES_AT_ONCE), screen.dtype)
-    n, n_chosen = 0, np.uintp(0)
+    n, n_chosen = np.uintp(0), np.uintp(0)
+    last = np.uintp(lists.shape[0])  # the row of links for what finds no room
     for first in range(0, faces.shape[0], FACES_AT_ONCE):
         # Without branches: what is no candidate is overwritten by the next. Half of a body's faces look away.
         count = np.uintp(0)
@@ -76,25 +84,22 @@ def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, cho
             f = np.uintp(candidates[k])
             before = n
             small = r1 - r0 < 4 and c1 - c0 < 16
-            if n + (64 if small else (r1 - r0 + 1) * (c1 - c0 + 1)) > links.shape[0]:
-                more = np.empty((2 * links.shape[0] + (r1 - r0 + 1) * (c1 - c0 + 1), 2), np.int32)
-                more[:n] = links[:n]
-                links = more
             if small:
                 # the numbered pixels of all its rows, 16 bits a row
                 word, shift = np.uint64(c0) >> six, np.uint64(c0) & rest
                 there = np.uint64(0)
                 for r in range(4):
-                    at = np.uintp(r0) + np.uintp(r)
-                    row = (bits[at, word] >> shift) | ((bits[at, word + one] << (rest - shift)) << one)
+                    down = np.uintp(r0) + np.uintp(r)
+                    row = (bits[down, word] >> shift) | ((bits[down, word + one] << (rest - shift)) << one)
                     there |= (row & (all_bits >> (rest - np.uint64(c1 - c0)))) << np.uint64(16 * r)
                 there &= all_bits >> (np.uint64(3 - (r1 - r0)) << four)
                 while there != np.uint64(0):
-                    bit = trailing_zeros(there)
-                    links[n, 0] = slots[np.uintp(r0) + np.uintp(bit >> four), np.uintp(c0) + np.uintp(bit & fifteen)]
-                    links[n, 1] = n_chosen
-                    lengths[np.uintp(links[n, 0])] += np.int32(1)
-                    n += 1
+                    bit = lowest_bit(there)
+                    slot = slots[np.uintp(r0) + (bit >> four), np.uintp(c0) + (bit & fifteen)]
+                    at = min(n, last)
+                    links[at, 0], links[at, 1] = slot, n_chosen
+                    lengths[np.uintp(slot)] += np.int32(1)
+                    n += np.uintp(1)
                     there &= there - one
             else:
                 for r in range(np.uintp(r0), np.uintp(r1 + 1)):
@@ -104,10 +109,11 @@ def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, cho
                         there = (bits[r, word] >> shift) | ((bits[r, word + one] << (rest - shift)) << one)
                         there &= all_bits >> (rest - np.uint64(min(c1 - start, 63)))
                         while there != np.uint64(0):
-                            links[n, 0] = slots[r, np.uintp(start) + np.uintp(trailing_zeros(there))]
-                            links[n, 1] = n_chosen
-                            lengths[np.uintp(links[n, 0])] += np.int32(1)
-                            n += 1
+                            slot = slots[r, np.uintp(start) + lowest_bit(there)]
+                            at = min(n, last)
+                            links[at, 0], links[at, 1] = slot, n_chosen
+                            lengths[np.uintp(slot)] += np.int32(1)
+                            n += np.uintp(1)
                             there &= there - one
             if n == before:
                 continue
@@ -120,21 +126,22 @@ def faces_of_pixels(screen, faces, areas, signs, only, slots, bits, n_slots, cho
             qa = screen[np.uintp(faces[f, 0]), 2]
             qb, qc = screen[np.uintp(faces[f, 1]), 2] - qa, screen[np.uintp(faces[f, 2]), 2] - qa
             chosen[n_chosen] = f
-            at = n_chosen
-            planes[at, 0], planes[at, 1], planes[at, 2] = ua, va, qa
-            planes[at, 3], planes[at, 4], planes[at, 5], planes[at, 6] = lb_du, lb_dv, lc_du, lc_dv
-            planes[at, 7], planes[at, 8] = qb * lb_du + qc * lc_du, qb * lb_dv + qc * lc_dv
+            place = n_chosen
+            planes[place, 0], planes[place, 1], planes[place, 2] = ua, va, qa
+            planes[place, 3], planes[place, 4], planes[place, 5], planes[place, 6] = lb_du, lb_dv, lc_du, lc_dv
+            planes[place, 7], planes[place, 8] = qb * lb_du + qc * lc_du, qb * lb_dv + qc * lc_dv
             n_chosen += np.uintp(1)
+    if n > last:
+        return np.int64(n)
     end = np.int32(0)
     for slot in range(n_slots):
         end += lengths[slot]
         firsts[slot] = end
-    listed = np.empty(n, np.int32)
-    for k in range(np.uintp(n)):
+    for k in range(n):
         slot = np.uintp(links[k, 0])
         firsts[slot] -= np.int32(1)
-        listed[np.uintp(firsts[slot])] = links[k, 1]
-    return listed
+        lists[np.uintp(firsts[slot])] = links[k, 1]
+    return np.int64(n)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What is seen of the edges of a batch of pictures, and what lies behind them, on a GPU; see `cpu_visible`.
+"""What is seen of the edges of a batch of pictures, and what lies behind them, on a GPU; see `cpu_behind`.
 
 Each pixel with a cut in it has a chain of the faces that touch it; a thread follows it for one cut. Nothing is sorted:
 where a cut is next hidden, or what is behind it next changes, is asked of the chain again.
@@ -200,7 +200,7 @@ def look_behind(
 ):  # fmt: skip
     """The parts of the cuts that are seen, each with what is behind it, into ints (N, 6) and floats (N, 13).
 
-    bounds (N, 2) as in `cpu_visible.look_behind`, whose pieces these are; the sixth whole number is the image.
+    bounds (N, 2) as in `cpu_behind.look_behind`, whose pieces these are; the sixth whole number is the image.
     """
     width = heads.shape[2]
     mine = cuda.local.array(MINE, int32)
