@@ -11,6 +11,7 @@ adds recordings with truth.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -155,6 +156,7 @@ def work(seed: int) -> Record:
         "score": score,
         "shapes": shapes,
         "frozen": tracker.shape.frozen,
+        "load": os.getloadavg()[0],
         "wall_ms": percentiles(wall),
         "cpu_ms": percentiles(cpu),
         "parts_ms": {part: float(np.median(s) * 1e3) for part, s in parts.items()},

@@ -59,7 +59,8 @@ def report(
 ) -> str:
     """The findings as markdown; films took so many seconds at so many frames a second."""
     done = [r for r in films if not r["refused"]]
-    lines = [INTRODUCTION.format(seconds=seconds, fps=fps)]
+    lines = [INTRODUCTION.format(seconds=seconds, fps=fps).strip(), ""]
+    lines += [f"{len(films)} films, {len(troubles)} more in which something goes wrong.", ""]
     head = (
         "films", "n", "frames not followed / wrong", "joints, mm", "surface beyond clothing, mm",
         "acceleration, m/s²", "true", "ratio", "forearm twist, °", "thigh twist, °", "slide, mm/s", "rest, mm",
@@ -100,7 +101,10 @@ def _speed_lines(done: list[Record], recordings: list[Record]) -> list[str]:
     for r in recordings:
         rows.append((r["name"], *(f"{m:.1f}" for m in r["wall_ms"]), "", "", "", *("" for _ in parts)))
     head = ("Milliseconds a frame", "wall", "wall, p95", "CPU", "CPU, p95", "frames a second of CPU", *parts)
-    return ["Time of followed frames (the first, cold one apart), one process, one thread; medians over films:", "",
+    loads = [r["load"] for r in done if "load" in r]
+    busy = f" (load average {np.median(loads):.1f} in the median)" if loads else ""
+    return ["Time of followed frames (the first, cold one apart), one process, one thread; medians over films. Wall "
+            f"time says something on a quiet machine only{busy}; CPU time grows by half under load.", "",
             markdown(head, rows), ""]  # fmt: skip
 
 
