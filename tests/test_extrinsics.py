@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel, load_body_model
+from bodyfit.cli.fit import parse_sigma
+from bodyfit.cli.screen import print_sensors
 from bodyfit.errors import InputError
 from bodyfit.export.tables import sensors_document
 from bodyfit.fit.config import CLOTHING, FitConfig, Stage
 from bodyfit.fit.extrinsics import (
     RigConfig,
     RigFit,
+    SensorPlace,
     check_rig,
     floor_planes,
     moved_observation,
@@ -378,9 +382,8 @@ def test_the_whole_fit_puts_a_sensor_right(recorded: Path, takes: list[Take], mo
     joints = np.linalg.norm(result.joints_world(0) - takes[0].instants[0].joints_world, axis=1)
     assert joints.mean() < 0.015
     document = sensors_document(result)
-    assert document["format"] == "bodyfit.sensors/1" and document["sensors"][1]["moved_m"] == pytest.approx(
-        place.moved_m
-    )
+    assert document["format"] == "bodyfit.sensors/1"
+    assert document["sensors"][1]["moved_m"] == pytest.approx(place.moved_m, abs=1e-6)
 
 
 def test_one_sensor_is_refused_before_anything_is_read(recorded: Path, model: BodyModel) -> None:
@@ -390,3 +393,26 @@ def test_one_sensor_is_refused_before_anything_is_read(recorded: Path, model: Bo
         fit(recorded, model=model, sensors=["cam1"], refine_extrinsics=True)
     with pytest.raises(InputError, match="refine_extrinsics: expected the solver lm"):
         fit(recorded, model=model, solver="gradient", refine_extrinsics=True)
+
+
+def test_how_roughly_places_are_known_is_read_and_refused() -> None:
+    assert parse_sigma(None, refine=False) is None and parse_sigma("10, 2.5", refine=True) == (10.0, 2.5)
+    for text in ("5", "5,3,1", "a,b", "", "0,3", "5,-1", "nan,3", "500,3"):
+        with pytest.raises(InputError, match="--extrinsics-sigma"):
+            parse_sigma(text, refine=True)
+    with pytest.raises(InputError, match="--refine-extrinsics beside it"):
+        parse_sigma("5,3", refine=False)
+
+
+def test_sensors_are_told_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    T = np.eye(4)
+    places = (
+        SensorPlace("left", T, T, True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        SensorPlace("right", off_by(T), T, False, 0.02, 1.0, 0.004, 0.12, -0.0123, 0.0005),
+    )
+    result: Any = SimpleNamespace(sensors=places)
+    print_sensors(result)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left held" in said and "right 2.0 ± 0.4 cm 1.00 ± 0.12° -12.3 ± 0.5 ms" in said
+    first, second = sensors_document(result)["sensors"]
+    assert first["held"] and second["delay_s"] == -0.0123 and np.shape(second["T_world_depth"]) == (4, 4)

@@ -66,6 +66,32 @@ class Stage:
     """a sole higher than this is a lifted foot: wide as long as the body may be centimetres off"""
 
 
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How the poses of a moving person are solved together (`bodyfit.fit.sequence`)."""
+
+    most_gap_s: float = 0.2
+    """instants further apart in time say nothing about each other"""
+    level: int = 1
+    """the mesh: 0 the full one, 1 and 2 the decimated ones"""
+    pixels: int = 2000
+    """person pixels aimed at"""
+    iterations: int = 8
+    """steps at most, once without feet and once with them"""
+    looseness: float = 1.0
+    """factor on the accelerations' scales; above 1 lets people move more abruptly"""
+    retrace: bool = True
+    """whether limbs that leap are followed again from both sides"""
+    retrace_steps: int = 4
+    """steps at most in an instant that is followed again"""
+    feet: bool = True
+    """whether feet that stand are kept from sliding"""
+    window: int = 64
+    """so many instants are solved at once and then settled"""
+    ahead: int = 12
+    """and so many more after them, which the next window solves again; covariances look as far back"""
+
+
 _refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015)
 
 
@@ -104,6 +130,8 @@ class FitConfig:
     """how often a start that is plainly wrong is changed by chance"""
     offspring: int = 20
     """into how many each time"""
+    sequence: SequenceConfig | None = field(default_factory=SequenceConfig)
+    """how a moving person's poses are solved together; None leaves every instant alone"""
     search: Stage = field(
         default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
     )

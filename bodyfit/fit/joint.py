@@ -18,6 +18,7 @@ from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.rig import motion_of, seen_late
+from bodyfit.fit.sequence import is_sequence, refine_sequence
 from bodyfit.fit.solver import Refiner, Solution, solve
 from bodyfit.fit.view import make_view
 from bodyfit.fit.wear import judge_wear, without_prior
@@ -361,6 +362,25 @@ def _limbs_again(
     return [best, *(replace(found, rotations=s.rotations, transl=s.transl) for s in close)]
 
 
+def together(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    progress: Callable[[str, float], None],
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """The poses of a moving person solved together, where the instants follow each other closely enough."""
+    terms = setup.config.sequence
+    times = [i.timestamp_s for i in instants]
+    if terms is None or setup.method != "lm" or not is_sequence(times, terms):
+        return found
+    return refine_sequence(
+        setup, clothing, instants, found, terms=terms, cancelled=cancelled,
+        progress=lambda stage, fraction: progress(stage, 0.8 + 0.1 * fraction),
+    )  # fmt: skip
+
+
 def _poses_only(
     setup: FitSetup,
     clothing: Clothing,
@@ -419,6 +439,7 @@ def fit_instants(
         instants, clothing, found, sensors = find_rig(setup, setup.rig, instants, say, cancelled)
     else:
         clothing, found = find_joint(setup, instants, progress=say, cancelled=cancelled)
+    found = together(setup, clothing, instants, found, say, cancelled)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
     if sensors:

@@ -359,7 +359,7 @@ class Tracker:
         ordinary = usual is not None and found.gap_m < 1.5 * usual[0] and found.overlap > 0.9 * usual[1]
         if ordinary and online.is_new(self._pose.rotations):
             online.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
-        elif self._count % self.config.relinearize_every == 0:
+        elif not online.settled or self._count % self.config.relinearize_every == 0:
             online.look_again()
 
     def _coast(
