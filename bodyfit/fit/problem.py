@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.photometric import ColorTerm, photometric_equations
 from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
@@ -119,6 +120,8 @@ class Problem:
     shared_noise: bool = False
     """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
     believed more than that, since the prior over them is a rough one"""
+    colors: Sequence[tuple[int, ColorTerm]] = ()
+    """what colour images say: pairs (instant, term), on points of this problem's mesh"""
     _scratch: list[Scratch] = field(default_factory=list)
 
     def settings(self, view: View) -> NDArray[np.float64]:
@@ -193,8 +196,26 @@ class Problem:
                 out.C[k] += H[Q:, Q:]
                 out.pose_gradient[n] += g[:Q]
                 out.shape_gradient[k] += g[Q:]
+        self._add_colors(state, on, out, want_rows=want_rows)
         self._add_priors(state, on, out)
         return out
+
+    def _add_colors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool) -> None:
+        Q, S = out.A.shape[1], self.mesh.num_shape
+        for n, term in self.colors:
+            k = state.group[n]
+            if not on[k]:
+                continue
+            H, g = np.zeros((Q + S, Q + S) if want_rows else (1, 1)), np.zeros(Q + S)
+            out.instant_cost[n] += photometric_equations(
+                term, self.mesh, state.rotations[n], state.transl[n], state.shape[k], H, g, want_rows=want_rows
+            )
+            if want_rows:
+                out.A[n] += H[:Q, :Q]
+                out.B[n] += H[:Q, Q:]
+                out.C[k] += H[Q:, Q:]
+                out.pose_gradient[n] += g[:Q]
+                out.shape_gradient[k] += g[Q:]
 
     def view_equations(
         self,
