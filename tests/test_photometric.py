@@ -105,8 +105,8 @@ def _cost64(term: ColorTerm, mesh: Mesh, R: np.ndarray, transl: np.ndarray, shap
     u, v = fx * at[:, 0] / at[:, 2] + cx, fy * at[:, 1] / at[:, 2] + cy
     c, r = u.astype(int), v.astype(int)
     a, b = (u - c)[:, None], (v - r)[:, None]
-    I = view.image.astype(float)
-    seen = (1 - b) * ((1 - a) * I[r, c] + a * I[r, c + 1]) + b * ((1 - a) * I[r + 1, c] + a * I[r + 1, c + 1])
+    im = view.image.astype(float)
+    seen = (1 - b) * ((1 - a) * im[r, c] + a * im[r, c + 1]) + b * ((1 - a) * im[r + 1, c] + a * im[r + 1, c + 1])
     far = ((seen - term.targets) ** 2).sum(1)
     k, s2 = term.config.robust**2, term.config.sigma**2
     return float((0.5 * term.weight / (s2 + term.spread) * far * k / (k + far)).sum())
@@ -233,3 +233,31 @@ def test_a_limb_that_is_elsewhere_is_not_learnt(model: BodyModel, mesh: Mesh) ->
     arm = app.parts == list(model.part_names).index("left_forearm")
     assert (right.facing[arm] > 0).sum() > 30
     assert (wrong.facing[arm] > 0).sum() < 0.1 * (right.facing[arm] > 0).sum()
+
+
+def test_texture_and_vertex_colours_are_the_persons(model: BodyModel, mesh: Mesh) -> None:
+    """What is written out has the colours of the surface, where it was seen, and no chart lies over another."""
+    from bodyfit.export.texture import body_atlas, person_texture, vertex_colors
+
+    app = _learnt(model, mesh)
+    atlas = body_atlas(model, 512)
+    assert atlas.uv.min() > 0 and atlas.uv.max() < 1
+    flat = atlas.uv[atlas.faces].astype(float) * atlas.size
+    e, f = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
+    assert 0.5 * np.abs(e[:, 0] * f[:, 1] - e[:, 1] * f[:, 0]).sum() > 0.25 * atlas.size**2
+    texture = person_texture(app, model, atlas)
+    assert 0.1 < texture.known.mean() < 0.9
+    assert texture.png()[:8] == b"\x89PNG\r\n\x1a\n"
+    # the picture at the corners' places says the same as the vertices' colours
+    colors = vertex_colors(app, model).astype(float)
+    at = np.rint(atlas.uv * atlas.size - 0.5).astype(int)
+    inside = np.zeros(len(atlas.uv), bool)
+    inside[atlas.faces.ravel()] = True
+    vertex = np.zeros(len(atlas.uv), int)
+    vertex[atlas.faces.ravel()] = model.faces.ravel()
+    picture = texture.image[at[:, 1], at[:, 0]].astype(float)
+    assert np.median(np.abs(picture - colors[vertex])[inside]) < 6
+    # and both what the surface has, up to the light's unit
+    seen = texture.known[at[:, 1], at[:, 0]]
+    sharp = _texture(model.rest_vertices(model.priors["neutral"].mean))[vertex][seen] * 255
+    assert np.corrcoef(picture[seen].ravel(), sharp.ravel())[0, 1] > 0.8

@@ -1,10 +1,11 @@
 """Points of a body's surface in a colour image: where they are, which are seen, what colour they have there, and the
 normal equations that draw each to where the image has its colour.
 
-A point is skinned like a vertex, with the mean of its face's rest places and weights. Colours are sRGB from 0 to 1.
-Inside, a colour is its display value: the root of order `GAMMA` of linear light, as the pictures of cameras are, so that
-light and gain are factors and noise is about even. A residual has three channels; what they say about a point's place in the image (two numbers) is condensed into at most
-two rows, along the main axes of the gradients' 2 x 2 product, so that no channel costs a row of its own.
+A point is skinned like a vertex, with the mean of its face's rest places and weights. Colours are display values from 0
+to 1: the root of order `GAMMA` of linear light, as the pictures of cameras are, so that light and gain are factors and
+noise is about even. A residual has three channels; what they say about a point's place in the image (two numbers) is
+condensed into at most two rows, along the main axes of the gradients' 2 x 2 product, so that no channel costs a row of
+its own.
 """
 
 from __future__ import annotations
