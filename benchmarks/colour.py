@@ -1,6 +1,6 @@
 """What colour adds to depth: twists of forearms and thighs, joints and vertices, with and without the photometric term.
 
-    python benchmarks/colour.py [--films reach:3,arms:4,…] [--recording DIR] [--results]
+    python benchmarks/colour.py [--films reach:3,arms:4,…] [--lag-s 0.033] [--recording DIR]
 
 Films of textured people are made (`bodyfit.synthetic.motion`) and followed by depth alone. Then the same poses are
 refined: by depth alone, by depth alone with forearms also tried turned about themselves, by depth and colour, and by
@@ -159,12 +159,15 @@ def row(name: str, way: str, e: dict[str, float]) -> str:
     return f"| {name} | {way} | " + " | ".join("" if c == "nan" else c for c in cells) + " |"
 
 
-def film(model: BodyModel, motion: str, seed: int, seconds: float) -> tuple[Followed, list[NDArray], list[NDArray]]:
+def film(
+    model: BodyModel, motion: str, seed: int, seconds: float, lag_s: float
+) -> tuple[Followed, list[NDArray], list[NDArray]]:
     """A film of a textured person whose exposure wanders, followed by depth; the truth's vertices and joints."""
     from bodyfit.synthetic.motion import plan_film
 
     plan = plan_film(
-        model, seed, motion=motion, seconds=seconds, color=True, color_stride=1, exposure_wanders=True
+        model, seed, motion=motion, seconds=seconds, color=True, color_stride=1, exposure_wanders=True,
+        color_lag_s=lag_s,
     )  # fmt: skip
     frames, truth, joints = [], [], []
     for instant in plan:
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--films", default=FILMS, help="motion:seed, …; empty for none")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--every", type=int, default=3, help="measure every so-manieth frame")
+    parser.add_argument("--lag-s", type=float, default=0.0, help="colour is so much later than depth")
     parser.add_argument("--weight", type=float, default=ColorConfig().weight)
     parser.add_argument("--recording", type=Path, help="a recording with truth of vertices")
     args = parser.parse_args()
@@ -209,7 +213,7 @@ def main() -> None:
         rows += ablate(model, args.recording.name, followed, truth, None, config, args.every)
     for item in filter(None, args.films.split(",")):
         motion, seed = item.split(":")
-        followed, truth, joints = film(model, motion, int(seed), args.seconds)
+        followed, truth, joints = film(model, motion, int(seed), args.seconds, args.lag_s)
         rows += ablate(model, f"{motion} {seed}", followed, truth, joints, config, args.every)
     for way in dict.fromkeys(r[1] for r in rows):
         some = [r[2] for r in rows if r[1] == way]

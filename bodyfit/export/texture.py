@@ -27,8 +27,8 @@ _AXES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0
 
 @dataclass(frozen=True)
 class Atlas:
-    """uv (N, 2) places in the picture, 0 to 1, v down from its upper edge; faces (F, 3): which belongs to each corner of
-    the body's faces; size: texels along a side of the picture, for which the gaps between charts were laid out."""
+    """uv (N, 2) places in the picture, 0 to 1, v down from its upper edge; faces (F, 3): which belongs to each corner
+    of the body's faces; size: texels along a side of the picture, for which the gaps between charts were laid out."""
 
     uv: NDArray[np.float32]
     faces: NDArray[np.int32]
@@ -118,17 +118,17 @@ def _packed(boxes: NDArray[np.float64], size: int) -> tuple[float, NDArray[np.fl
 
 def _spread(appearance: Appearance, places: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Display values (n, 3) at places (n, 3) on the resting body, from the nearest points that have been seen, and
-    whether those are near (2.5 cm)."""
-    from scipy.spatial import cKDTree
+    whether those are near (1.5 cm)."""
+    from scipy.spatial import KDTree
 
     known = appearance.weight > 0.5
     if known.sum() < NEIGHBOURS:
         raise InputError("appearance", "colours of some frames", f"{int(known.sum())} points seen")
-    tree = cKDTree(appearance.cloud.template[known])
+    tree = KDTree(appearance.cloud.template[known])
     distance, index = tree.query(places, k=NEIGHBOURS)
     w = np.minimum(appearance.weight[known], 10.0)[index] / (distance + 0.004) ** 3
     colors = (appearance.albedo[known][index] * w[..., None]).sum(1) / w.sum(1)[:, None]
-    return colors.astype(np.float32), distance[:, 0] < 0.025
+    return colors.astype(np.float32), distance[:, 0] < 0.015
 
 
 def vertex_colors(appearance: Appearance, model: BodyModel) -> NDArray[np.uint8]:
@@ -181,13 +181,13 @@ def person_texture(appearance: Appearance, model: BodyModel, atlas: Atlas | None
 
 def _rest(appearance: Appearance, model: BodyModel) -> NDArray[np.float64]:
     """The full mesh at rest in the shape that the points lie on: moved like the nearest vertices that both have."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     mesh = appearance.mesh
     if len(mesh.vertex_ids) == model.num_vertices:
         return mesh.template.astype(np.float64)
     base = model.v_template.astype(np.float64)
     moved = mesh.template - base[mesh.vertex_ids]
-    distance, index = cKDTree(base[mesh.vertex_ids]).query(base, k=4)
+    distance, index = KDTree(base[mesh.vertex_ids]).query(base, k=4)
     w = 1 / (distance + 1e-3) ** 2
     return base + (moved[index] * w[..., None]).sum(1) / w.sum(1)[:, None]

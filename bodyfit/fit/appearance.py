@@ -29,8 +29,11 @@ ALIKE = (
     ("calf",), ("foot",),
 )  # fmt: skip
 """Parts that are taken to be of one colour each when the first frame's light is estimated."""
-_SCORE = np.array([2.0 if names[0] in ("forearm", "hand", "upper_arm", "head", "foot") else 1.0 for names in ALIKE])
-"""A limb has few points, and they tell of a joint that nothing else tells of: the trunk's steepest would take all."""
+_SCORE = np.array(
+    [0.0 if n[0] == "hand" else 2.0 if n[0] in ("forearm", "upper_arm", "head", "foot") else 1.0 for n in ALIKE]
+)
+"""A limb has few points, and they tell of a joint that nothing else tells of: the trunk's steepest would take all.
+Hands have no say: their fingers move and the body's do not."""
 LIGHT_TRUST = 0.1
 """Ridge of the light's fit, as a share of the points: how firmly it is held at being the same from everywhere."""
 GAIN_RANGE = (0.4, 2.5)
@@ -148,7 +151,8 @@ class Appearance:
         drawn = self._array("drawn", view.image.shape[:2])
         face = self._array("face", view.image.shape[:2], np.int32)
         seen_vertices = vertices @ R.T + view.t_cw.astype(np.float32)
-        draw_faces(seen_vertices, mesh.faces, *view.intrinsics, drawn, face)
+        fx, fy, cx, cy = view.intrinsics
+        draw_faces(seen_vertices, mesh.faces, fx, fy, cx, cy, drawn, face)
         N = len(points)
         at, normals, facing = np.empty((N, 3), np.float32), np.empty((N, 3), np.float32), np.empty(N, np.float32)
         joint_motions(rotations, joints, mesh.parents, view.R_cw, view.t_cw, transl, G, posed)
@@ -156,7 +160,7 @@ class Appearance:
             points, cloud.normals, cloud.weight_joints, cloud.weights, G, posed, joints, at, normals
         )  # fmt: skip
         c = self.config
-        margin = max(c.margin_px, round(1.5 * view.blur_px))
+        margin = max(2, round(c.edge_m * view.px_per_m))
         assert frame.T_color_depth is not None
         T_dc, d = np.linalg.inv(frame.T_color_depth).astype(np.float32), frame.depth_camera
         K.see_points(
@@ -197,9 +201,10 @@ class Appearance:
         flat = self._flat(sight, light)
         colors, steep = np.empty((len(seen), 3), np.float32), np.empty(len(seen), np.float32)
         K.sample_points(sight.at, seen, flat, sight.view.intrinsics, colors, steep)
-        use = np.flatnonzero(known & (steep > c.least_gradient) & (sight.colors.max(1) < 0.98))
+        pulls = _SCORE[self.groups[seen]]
+        use = np.flatnonzero(known & (pulls > 0) & (steep > c.least_gradient) & (sight.colors.max(1) < 0.98))
         if len(use) > c.used:
-            score = steep[use] * _SCORE[self.groups[seen[use]]]
+            score = steep[use] * pulls[use]
             use = use[np.argpartition(-score, c.used)[: c.used]]
         if len(use) < 30:
             return None
@@ -213,7 +218,9 @@ class Appearance:
         independent = sight.body_px / (4 * np.pi * sight.view.blur_px**2) * len(use) / max(len(seen), 1)
         weight = c.weight * min(1.0, independent / len(use))
         targets = self.albedo[chosen] * factor[use, None]
-        return ColorTerm(replace(sight.view, image=flat), part, targets, self.variance[chosen] / 3, weight, c)
+        return ColorTerm(
+            replace(sight.view, image=flat), part, targets, self.variance[chosen] / np.float32(3), weight, c
+        )
 
     def _flat(self, sight: Sight, light: SensorLight) -> NDArray[np.float32]:
         """The image without light and gain."""

@@ -22,9 +22,9 @@ class ColorConfig:
     """points of the body that have a colour: about one to 1.2 cm²"""
     used: int = 1600
     """at most so many of them pull in one frame: the steepest"""
-    sigma: float = 0.03
+    sigma: float = 0.04
     """standard deviation of a channel's residual, sRGB 0 to 1: noise, light that the model does not know, JPEG"""
-    robust: float = 0.12
+    robust: float = 0.10
     """Geman-McClure scale of a point's residual over the three channels, sRGB"""
     blur_m: float = 0.007
     """the image is smoothed over so much of the body's surface (standard deviation, metres), so that a point has the
@@ -33,16 +33,18 @@ class ColorConfig:
     """an image whose pixels are smaller than this on the body is halved first"""
     weight: float = 1.0
     """factor on the number of independent pixels"""
-    margin_px: int = 2
-    """no point is used within so many pixels of the body's outline or of a limb's edge before another"""
+    edge_m: float = 0.02
+    """no point is used so near the body's outline, or a limb's edge before another: what lies behind bleeds over it,
+    and whatever moves with the outline resists a twist"""
     least_facing: float = 0.35
     """cosine between normal and line of sight below which a point is not looked at"""
-    agreement_m: float = 0.035
+    agreement_m: float = 0.02
     """a point is in sight where the depth sensor reads no more than this before or behind it"""
     least_gradient: float = 0.008
     """sRGB per pixel; flatter places say nothing of a motion"""
-    learnt: float = 1.5
-    """a point pulls once the frames that it was seen in (each counts the squared cosine) add up to this"""
+    learnt: float = 6.0
+    """a point pulls once the frames that it was seen in (each counts the squared cosine) add up to this: colours of one
+    moment, in which a limb was turned wrongly, would hold it there"""
     most_frames: float = 200.0
     """the running mean is over the last so many frames"""
     margin_m: float = 0.12
@@ -54,6 +56,7 @@ class ColorView:
     """The part of a frame's colour image with the person: image (h, w, 3) float32 sRGB 0 to 1, smoothed.
 
     intrinsics (4,) fx fy cx cy of that part in its pixels; R_cw, t_cw world to colour camera; blur_px the smoothing;
+    px_per_m pixels per metre where the body is;
     box: first row, first column, rows and columns of the part in the full image.
     """
 
@@ -62,6 +65,7 @@ class ColorView:
     R_cw: NDArray[np.float64]
     t_cw: NDArray[np.float64]
     blur_px: float
+    px_per_m: float
     sensor: str
     box: tuple[int, int, int, int]
 
@@ -111,7 +115,14 @@ def make_color_view(frame: Frame, points_world: NDArray[np.floating], config: Co
         np.float32,
     )
     return ColorView(
-        np.ascontiguousarray(image), intrinsics, R, t, blur, frame.sensor, (r0, c0, height * half, width * half)
+        np.ascontiguousarray(image),
+        intrinsics,
+        R,
+        t,
+        blur,
+        camera.fx / half / far,
+        frame.sensor,
+        (r0, c0, height * half, width * half),
     )
 
 
