@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.joint import HELD
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.photometric import ColorTerm
 from bodyfit.fit.pose_prior import PosePrior, log_rotation
 from bodyfit.fit.problem import Linearization, Problem, Scratch, State
 from bodyfit.fit.solver import moved
@@ -162,6 +163,7 @@ def descend(
     sigma_move_m: float = 0.05,
     still_rad: float = 0.0,
     still_m: float = 0.0,
+    colors: Sequence[ColorTerm] = (),
 ) -> Followed:
     """Levenberg-Marquardt on the pose alone, at most `evaluations` times the normal equations.
 
@@ -171,6 +173,7 @@ def descend(
     problem = Expected(
         mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
         expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
+        colors=[(0, term) for term in colors],
     )  # fmt: skip
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
     eq = problem.linearize(state)

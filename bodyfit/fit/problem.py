@@ -19,6 +19,7 @@ from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.photometric import ColorTerm, photometric_equations
 from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
@@ -126,6 +127,8 @@ class Problem:
     part in a covariance, since so few clips show what people do and not what they do not"""
     spheres: Spheres | None = None
     """what tells how deep the body's parts lie in each other; no part in a covariance either: it is one-sided, rough"""
+    colors: Sequence[tuple[int, ColorTerm]] = ()
+    """what colour images say: pairs (instant, term), on points of this problem's mesh"""
     _scratch: list[Scratch] = field(default_factory=list)
     _floors: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     """by a view's id how many views of its instant know the floor"""
@@ -211,6 +214,7 @@ class Problem:
                 out.C[k] += H[Q:, Q:]
                 out.pose_gradient[n] += g[:Q]
                 out.shape_gradient[k] += g[Q:]
+        self._add_colors(state, on, out, want_rows=want_rows)
         self._add_priors(state, on, out)
         return out
 
@@ -223,6 +227,23 @@ class Problem:
         H, g = np.empty((P, P) if want_rows else (1, 1)), np.empty(P)
         self.view_equations(state, n, self.views[v], scratch, H, g, stats, want_rows=want_rows)
         return H, g, self._add_keypoints(state, n, self.views[v], H, g, want_rows=want_rows)
+
+    def _add_colors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool) -> None:
+        Q, S = out.A.shape[1], self.mesh.num_shape
+        for n, term in self.colors:
+            k = state.group[n]
+            if not on[k]:
+                continue
+            H, g = np.zeros((Q + S, Q + S) if want_rows else (1, 1)), np.zeros(Q + S)
+            out.instant_cost[n] += photometric_equations(
+                term, self.mesh, state.rotations[n], state.transl[n], state.shape[k], H, g, want_rows=want_rows
+            )
+            if want_rows:
+                out.A[n] += H[:Q, :Q]
+                out.B[n, :, :S] += H[:Q, Q:]
+                out.C[k, :S, :S] += H[Q:, Q:]
+                out.pose_gradient[n] += g[:Q]
+                out.shape_gradient[k, :S] += g[Q:]
 
     def view_equations(
         self,
