@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.joint import HELD
+from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorTerm
 from bodyfit.fit.pose_prior import PosePrior, log_rotation
@@ -164,6 +166,7 @@ def descend(
     still_rad: float = 0.0,
     still_m: float = 0.0,
     colors: Sequence[ColorTerm] = (),
+    spheres: Spheres | None = None,
 ) -> Followed:
     """Levenberg-Marquardt on the pose alone, at most `evaluations` times the normal equations.
 
@@ -173,7 +176,8 @@ def descend(
     problem = Expected(
         mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
         expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
-        colors=[(0, term) for term in colors],
+        colors=[(0, term) for term in colors], learned_prior=learned_for(config, stage, mesh.joint_names),
+        spheres=spheres,
     )  # fmt: skip
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
     eq = problem.linearize(state)

@@ -22,7 +22,7 @@ from bodyfit.fit.config import CLOTHING
 from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
 from bodyfit.fit.hypotheses import stance_pose
 from bodyfit.fit.initialize import HALF_DEPTH_M, Shape, Starter
-from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape
+from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape, spheres_for
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
@@ -98,6 +98,7 @@ class Tracker:
         self._slow, self._quick = 0, 0
         self._count = 0
         self._odd = 0
+        self._at_border: float | None = None
         self._before = 0
         self._gap = (float("inf"), 0.0)
         self._blas: ThreadpoolController | None = None
@@ -244,7 +245,7 @@ class Tracker:
             self.shape.mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
             self.shape.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
             sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
-            still_rad=c.still_rad, still_m=c.still_m,
+            still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
 
     def _wider(
@@ -419,8 +420,15 @@ class Tracker:
         if not observations:
             told.append(f"nobody found: {reason}")
             return TrackState.LOST, 0
-        t0 = time.perf_counter()
         first = self.shape is None
+        cut = any({"left", "right"} & o.cut_off for o in observations)
+        if cut and not first and at_least is None:
+            self._at_border = now if self._at_border is None else self._at_border
+            if now - self._at_border < self.config.wait_at_border_s:
+                told.append("somebody at the picture's border: waiting for all of them")
+                return TrackState.LOST, 0
+        self._at_border = None
+        t0 = time.perf_counter()
         pose = self._first(observations, now) if first else self._pose
         assert pose is not None
         for o in observations:
@@ -468,7 +476,8 @@ class Tracker:
         self._pose = found.pose
         self._settle_pose(found)
         self._velocity = None
-        self._usual.take((found.gap_m, found.overlap, person))
+        if not self._is_poor(found):
+            self._usual.take((found.gap_m, found.overlap, person))
         if first:
             self.shape.online.begin(found.pose.rotations)
         self._lost = False

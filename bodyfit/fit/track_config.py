@@ -29,16 +29,18 @@ EFFORTS = (
 def _follow() -> Stage:
     return Stage(
         "follow", 1, 1300, 3, 1, 0.06, 0.12, 0.06, sensor_noise=True, max_turn_rad=0.5, damping=1e-3,
-        robust_floor_m=0.015,
+        robust_floor_m=0.015, learned=True, solid=True,
     )  # fmt: skip
 
 
 def _tell() -> Stage:
-    return replace(_follow(), name="tell", robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03)
+    return replace(_follow(), name="tell", robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03, learned=False)
 
 
 def _regain() -> Stage:
-    return Stage("regain", 2, 700, 10, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2)
+    return Stage(
+        "regain", 2, 700, 10, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2, learned=True
+    )
 
 
 def _search_again() -> FitConfig:
@@ -97,6 +99,9 @@ class TrackConfig:
     """after so long without the person a tracker searches the whole picture"""
     search_every_s: float = 0.15
     """and then again after so long"""
+    wait_at_border_s: float = 1.0
+    """so long a person whom the picture's border cuts is waited for before they are searched: half a body is easily
+    taken for one that faces the other way"""
     standing_out_m2: float = 0.15
     """so much must stand before the room for a search to be worth it, square metres face on"""
     tell: Stage = field(default_factory=_tell)
