@@ -25,8 +25,9 @@ from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
 if TYPE_CHECKING:
-    from bodyfit.fit.extrinsics import RigConfig, SensorPlace
+    from bodyfit.fit.extrinsics import SensorPlace
     from bodyfit.fit.result import FitResult
+    from bodyfit.fit.rig_prior import RigConfig
 
 WARM_GAP_S = 0.2
 """frames nearer in time than this start from the one before"""
