@@ -148,7 +148,7 @@ def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[
     declared = {re.split(r"[\[<>=; ]", line)[0] for line in pyproject["project"]["dependencies"]}
     allowed = {modules.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"bodyfit"}
     # what an extra of that name brings may be imported in one folder only
-    extras = {"torch": ("render", "bodyfit/render/")}
+    extras = {"torch": ("render", "bodyfit/render/"), "av": ("video", "bodyfit/picture/")}
     for package, (extra, _) in extras.items():
         assert any(line.startswith(package) for line in pyproject["project"]["optional-dependencies"][extra])
     wrong = [

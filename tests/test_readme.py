@@ -27,7 +27,9 @@ def readme(repo_root: Path) -> str:
     return (repo_root / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/measurements.md", "docs/motion.md", "docs/recording.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "ARCHITECTURE.md", "docs/measurements.md", "docs/motion.md", "docs/recording.md"]
+)
 def test_links_lead_somewhere(repo_root: Path, document: str) -> None:
     path = repo_root / document
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))

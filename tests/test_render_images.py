@@ -435,3 +435,39 @@ def test_faces_kept_for_a_device_are_looked_at_again_when_they_change() -> None:
     faces[0, 0] = 7
     with pytest.raises(InputError, match="faces"):
         context.triangles(faces, 3)
+
+
+def test_faces_that_were_checked_are_checked_again_where_points_or_numbers_differ() -> None:
+    camera = RenderCamera(16, 12, torch.tensor([10.0, 10.0, 7.5, 5.5]))
+    vertices = torch.tensor([[-0.5, -0.5, 2.0], [0.5, -0.5, 2.0], [0.0, 0.5, 2.0], [1.0, 1.0, 2.0]])
+    faces, context = np.array([[0, 1, 3]], np.int32), RenderContext(threads=1)
+    larger = render(vertices, faces, camera, context=context).alpha.sum()
+    with pytest.raises(InputError, match="faces"):
+        render(vertices[:3], faces, camera, context=context)
+    faces[0, 2] = 2
+    assert render(vertices[:3], faces, camera, context=context).alpha.sum() < larger
+    faces[0, 2] = 9
+    for _ in range(2):
+        with pytest.raises(InputError, match="faces"):
+            render(vertices, faces, camera, context=context)
+
+
+def test_a_body_in_a_handful_of_pixels_has_the_gradient_of_its_motion() -> None:
+    # more faces to a pixel than room is made for at first
+    from bodyfit.body.model import load_body_model
+
+    model = load_body_model()
+    vertices, _ = model.forward(np.zeros(model.num_betas), np.zeros((model.num_joints, 3)))
+    vertices = torch.tensor(vertices - (vertices.max(0) + vertices.min(0)) / 2, dtype=torch.float32)
+    camera = RenderCamera(4, 4, torch.tensor([2.0, 2.0, 1.5, 1.5]))
+    shift = torch.tensor([0.0, 0.0, 2.5], requires_grad=True)
+    render(vertices + shift, model.faces, camera).alpha.sum().backward()
+    size = 400
+    fine = RenderCamera(4 * size, 4 * size, torch.tensor([2.0 * size, 2.0 * size, 2.0 * size - 0.5, 2.0 * size - 0.5]))
+    step = 0.01
+    with torch.no_grad():
+        ahead, back = (
+            render(vertices + torch.tensor([0.0, 0.0, 2.5 + k * step]), model.faces, fine).alpha.sum() for k in (1, -1)
+        )
+    assert shift.grad is not None
+    assert float(shift.grad[2]) == pytest.approx(float(ahead - back) / (2 * step) / size**2, rel=0.02)

@@ -26,6 +26,7 @@ EXTRAS = {
     "render": ("torch",),
     "mitsuba": ("mitsuba", "drjit", "torch"),
     "smplx": ("smplx", "torch"),
+    "video": ("av",),
     "test": ("pytest", "hypothesis", "ruff", "pyright"),
 }
 

@@ -64,9 +64,41 @@ class Stage:
     """first damping of Levenberg-Marquardt"""
     robust_floor_m: float = 0.030
     """a sole higher than this is a lifted foot: wide as long as the body may be centimetres off"""
+    learned: bool = False
+    """whether the learned pose prior holds here, where `FitConfig.learned_prior` has it on. It says where limbs may be;
+    a search about stances of its own has no use for it, and where all is found the data know better"""
+    solid: bool = False
+    """whether parts that go through each other cost something here, where `FitConfig.self_penetration` has that on"""
 
 
-_refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015)
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How the poses of a moving person are solved together (`bodyfit.fit.sequence`)."""
+
+    most_gap_s: float = 0.2
+    """instants further apart in time say nothing about each other"""
+    level: int = 1
+    """the mesh: 0 the full one, 1 and 2 the decimated ones"""
+    pixels: int = 2000
+    """person pixels aimed at"""
+    iterations: int = 8
+    """steps at most, once without feet and once with them"""
+    looseness: float = 1.0
+    """factor on the accelerations' scales; above 1 lets people move more abruptly"""
+    retrace: bool = True
+    """whether limbs that leap are followed again from both sides"""
+    retrace_steps: int = 4
+    """steps at most in an instant that is followed again"""
+    feet: bool = True
+    """whether feet that stand are kept from sliding"""
+    window: int = 64
+    """so many instants are solved at once and then settled"""
+    ahead: int = 12
+    """and so many more after them, which the next window solves again; covariances look as far back"""
+
+
+_refining = partial(Stage, sensor_noise=True, damping=1e-3, robust_floor_m=0.015, solid=True)
+_settling = partial(Stage, learned=True, solid=True)
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,11 @@ class FitConfig:
     """Geman-McClure scale of a keypoint's distance; wider in a stage whose outline scale covers more pixels"""
     prior_widening: float = 1.3
     """factor on the shape prior's standard deviations: people vary more than the sample behind the prior"""
+    learned_prior: bool = True
+    """whether poses like those of motion capture are likelier (`bodyfit.fit.learned_prior`), instead of each joint's
+    angles alone"""
+    self_penetration: bool = True
+    """whether parts of the body that go through each other cost something (`bodyfit.fit.collide`)"""
     threads: int = 2
     """how many views are worked on at once"""
     headings: int = 8
@@ -104,17 +141,23 @@ class FitConfig:
     """how often a start that is plainly wrong is changed by chance"""
     offspring: int = 20
     """into how many each time"""
+    sequence: SequenceConfig | None = field(default_factory=SequenceConfig)
+    """how a moving person's poses are solved together; None leaves every instant alone"""
     search: Stage = field(
         default_factory=lambda: Stage("search", 2, 350, 4, 4, 0.25, 0.30, 0.20, pose_prior=0.35, shape_prior=0.7)
     )
     arms: Stage = field(
         default_factory=lambda: Stage("arms", 2, 450, 3, 6, 0.20, 0.25, 0.20, pose_prior=0.6, shape_prior=0.7)
     )
-    limbs: Stage = field(default_factory=lambda: Stage("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True))
+    limbs: Stage = field(
+        default_factory=lambda: _settling("limbs", 1, 1000, 4, 12, 0.10, 0.15, 0.15, sensor_noise=True)
+    )
     reach: Stage = field(default_factory=lambda: Stage("reach", 1, 5000, 0, 12, 0.10, 0.15))
     """only drawn, to see what a body leaves unexplained: fine enough for a finger"""
     limbs_again: Stage = field(
-        default_factory=lambda: Stage("limbs again", 1, 1800, 5, 1, 0.06, 0.12, 0.08, sensor_noise=True, damping=1e-3)
+        default_factory=lambda: _settling(
+            "limbs again", 1, 1800, 5, 1, 0.06, 0.12, 0.08, sensor_noise=True, damping=1e-3
+        )
     )
     """once the shape and what is worn are known: sharper, with the shape held"""
     arms_tasted: int = 16
@@ -123,8 +166,8 @@ class FitConfig:
     """how often single limbs are put elsewhere once the body has settled"""
     settle: tuple[Stage, ...] = field(
         default_factory=lambda: (
-            Stage("settle", 2, 700, 10, 8, 0.12, 0.20, 0.15, pose_prior=0.8, shape_prior=0.8),
-            Stage("settle fine", 1, 1200, 8, 12, 0.08, 0.15, 0.10),
+            _settling("settle", 2, 700, 10, 8, 0.12, 0.20, 0.15, pose_prior=0.8, shape_prior=0.8),
+            _settling("settle fine", 1, 1200, 8, 12, 0.08, 0.15, 0.10),
         )
     )
     refine: tuple[Stage, ...] = field(

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
+from bodyfit.fit.collide import spheres_of
 from bodyfit.fit.config import Clothing, FitConfig, Stage
 from bodyfit.fit.hypotheses import ARMS, RARER_STANCES, STANCES, mutate, stance_pose, with_arm
+from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.limbs import LimbStages, improve_limbs, with_pose
 from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
@@ -159,6 +161,7 @@ class Starter:
         self.cancelled = cancelled or (lambda: False)
         self.names = model.joint_names
         self._meshes = {}
+        self.spheres = spheres_of(model, shape.mean) if config.self_penetration else None
 
     def problem(self, stage: Stage, observations: Sequence[Observation], pose_mean: NDArray[np.float64]) -> Problem:
         """One group for each row of pose_mean (N, J, 3), all looking at the same views."""
@@ -171,6 +174,8 @@ class Starter:
         return Problem(
             self._meshes[key], views, items, stage, self.config, self.prior, pose_mean,
             self.shape.gaussian(stage.num_betas), self.clothing.sigma_behind_m,
+            learned_prior=learned_for(self.config, stage, self.names),
+            spheres=self.spheres if stage.solid else None,
         )  # fmt: skip
 
     def limb_stages(self) -> LimbStages:

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
 from bodyfit.errors import InputError
+from bodyfit.fit.collide import Spheres, spheres_of
 from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
+from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.limbs import LimbStages, improve_limbs
 from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.rig import motion_of, seen_late
+from bodyfit.fit.sequence import is_sequence, refine_sequence
 from bodyfit.fit.solver import Refiner, Solution, solve
 from bodyfit.fit.view import make_view
 from bodyfit.fit.wear import judge_wear, without_prior
@@ -159,6 +162,12 @@ def garment_directions(model: BodyModel, mean: NDArray[np.float64]) -> NDArray[n
     return normals[:, :, None] * garment_fields(model)[:, None, :]
 
 
+def spheres_for(setup: FitSetup, stage: Stage) -> Spheres | None:
+    """What tells how deep the usual body's parts lie in each other, where a stage asks for that."""
+    wanted = setup.config.self_penetration and stage.solid
+    return spheres_of(setup.model, prior_shape(setup).mean) if wanted else None
+
+
 def garment_prior(clothing: Clothing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation (G,) of the garments' thickness, metres."""
     rows = np.array([clothing.shirt_m, clothing.trousers_m, clothing.shoes_m, clothing.hair_m])
@@ -288,7 +297,8 @@ def _problem(
     pose_mean = np.broadcast_to(prior.mean, (len(instants), *prior.mean.shape))
     plain = Problem(
         mesh, views, np.array(items, dtype=np.int64), stage, setup.config, prior, pose_mean, gaussian,
-        clothing.sigma_behind_m,
+        clothing.sigma_behind_m, learned_prior=learned_for(setup.config, stage, mesh.joint_names),
+        spheres=spheres_for(setup, stage),
     )  # fmt: skip
     return seen_late(plain, np.array(delays), velocity) if velocity.any() else plain
 
@@ -334,6 +344,7 @@ def _limbs_again(
     """
     shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
     stage = c.limbs_again
+    spheres = spheres_for(setup, stage)
     mesh = _held_mesh(setup, stage.level, found.shape, shape)
     last, stop = replace(stage, iterations=4), cancelled or (lambda: False)
     how = LimbStages(stage, c.reach, last, 2, prior, stop, c.arms_tasted)
@@ -349,7 +360,11 @@ def _limbs_again(
         def problem_of(stage: Stage, mean: NDArray[np.float64], instant: Instant = instant) -> Problem:
             views = [make_view(o, stage.pixels) for o in instant.observations]
             items = np.array([(i, v) for i in range(len(mean)) for v in range(len(views))], dtype=np.int64)
-            return Problem(mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m)
+            learned = learned_for(c, stage, mesh.joint_names)
+            return Problem(
+                mesh, views, items, stage, c, prior, mean, HELD, clothing.sigma_behind_m, learned_prior=learned,
+                spheres=spheres if stage.solid else None,
+            )  # fmt: skip
 
         state = State(rotations[t : t + 1], transl[t : t + 1], np.zeros((1, 1)), np.zeros(1, np.int64))
         cost = float(problem_of(how.last, prior.mean[None]).linearize(state, want_rows=False).cost[0])
@@ -360,6 +375,25 @@ def _limbs_again(
     unchanged = np.array_equal(rotations, found.rotations)
     best = found if unchanged else replace(found, rotations=rotations, transl=transl)
     return [best, *(replace(found, rotations=s.rotations, transl=s.transl) for s in close)]
+
+
+def together(
+    setup: FitSetup,
+    clothing: Clothing,
+    instants: Sequence[Instant],
+    found: JointFit,
+    progress: Callable[[str, float], None],
+    cancelled: Callable[[], bool] | None,
+) -> JointFit:
+    """The poses of a moving person solved together, where the instants follow each other closely enough."""
+    terms = setup.config.sequence
+    times = [i.timestamp_s for i in instants]
+    if terms is None or setup.method != "lm" or not is_sequence(times, terms):
+        return found
+    return refine_sequence(
+        setup, clothing, instants, found, terms=terms, cancelled=cancelled,
+        progress=lambda stage, fraction: progress(stage, 0.8 + 0.1 * fraction),
+    )  # fmt: skip
 
 
 def _poses_only(
@@ -420,6 +454,7 @@ def fit_instants(
         instants, clothing, found, sensors = find_rig(setup, setup.rig, instants, say, cancelled)
     else:
         clothing, found = find_joint(setup, instants, progress=say, cancelled=cancelled)
+    found = together(setup, clothing, instants, found, say, cancelled)
     say("measuring", 0.9)
     result = make_result(setup, clothing, instants, found, skipped or {})
     if sensors:

@@ -22,6 +22,8 @@ from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 TELLING = ("pelvis", "left_hip", "right_hip", "spine1", "spine2", "spine3", "left_shoulder", "right_shoulder")
 """joints whose turn shows other sides of the body"""
 SAMPLE = 150
+LOOKS = 3
+"""a keyframe's pose and robust weights have settled after so many linearisations"""
 
 
 def joint_mesh(mesh: Mesh, cov: NDArray[np.float64], free: int, rest: NDArray[np.float64]) -> Mesh:
@@ -64,6 +66,10 @@ class Keyframe:
     views: Sequence[View]
     information: NDArray[np.float64]
     vector: NDArray[np.float64]
+    coupling: NDArray[np.float64]
+    """(Q, X) how the pose gives way to the shape"""
+    looks: int = 0
+    """how often it was linearised"""
 
 
 class OnlineShape:
@@ -89,7 +95,6 @@ class OnlineShape:
         self.stage, self.config, self.prior, self.sigma_behind_m = stage, config, prior, sigma_behind_m
         self.most, self.novel_rad, self.frozen_m = most, novel_rad, frozen_m
         self._telling = [mesh.joint_names.index(n) for n in TELLING if n in mesh.joint_names]
-        self._next = 0
         self._seen: list[NDArray[np.float64]] = []
         self.precision = self._base.copy()
         self.version = 0
@@ -126,7 +131,10 @@ class OnlineShape:
     def add(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], views: Sequence[View]) -> None:
         """Takes a frame in."""
         n = len(self.x)
-        keyframe = Keyframe(rotations.copy(), transl.copy(), tuple(views), np.zeros((n, n)), np.zeros(n))
+        pose = 3 * len(rotations) + 3
+        keyframe = Keyframe(
+            rotations.copy(), transl.copy(), tuple(views), np.zeros((n, n)), np.zeros(n), np.zeros((pose, n))
+        )
         self._linearize(keyframe)
         self.keyframes.append(keyframe)
         self._seen.append(rotations[self._telling])
@@ -136,9 +144,13 @@ class OnlineShape:
         """One keyframe, each in its turn, at the shape and pose found since."""
         if not self.keyframes:
             return
-        self._linearize(self.keyframes[self._next % len(self.keyframes)])
-        self._next += 1
+        self._linearize(min(self.keyframes, key=lambda k: k.looks))
         self._sum()
+
+    @property
+    def settled(self) -> bool:
+        """Whether every keyframe was linearised about a shape that the others had a say in."""
+        return all(k.looks >= LOOKS for k in self.keyframes)
 
     def _linearize(self, k: Keyframe) -> None:
         items = np.array([(0, v) for v in range(len(k.views))], np.int64)
@@ -156,7 +168,10 @@ class OnlineShape:
         k.information = 0.5 * (k.information + k.information.T)
         gradient = eq.shape_gradient[0] - eq.B[0].T @ X[:, n]
         k.vector = k.information @ self.x - gradient
-        step = -X[:, n]
+        k.coupling, k.looks = X[:, :n], k.looks + 1
+        self._move(k, -X[:, n])
+
+    def _move(self, k: Keyframe, step: NDArray[np.float64]) -> None:
         joints = k.rotations.shape[0]
         turns = np.clip(step[: 3 * joints].reshape(joints, 3), -0.1, 0.1)
         k.rotations = nearest_rotation(k.rotations @ matrix_from_axis_angle(turns))
@@ -165,6 +180,8 @@ class OnlineShape:
     def _sum(self) -> None:
         self.precision = self._base + sum(k.information for k in self.keyframes)
         vector = self._base_vector + sum(k.vector for k in self.keyframes)
-        self.x = np.asarray(np.linalg.solve(self.precision, vector), np.float64)
+        before, self.x = self.x, np.asarray(np.linalg.solve(self.precision, vector), np.float64)
+        for k in self.keyframes:
+            self._move(k, -k.coupling @ (self.x - before))
         self.version += 1
         self._know()

@@ -1,8 +1,13 @@
-"""How people stand: a Gaussian over each joint's axis-angle, and the range each joint has.
+"""How people stand: a Gaussian over each joint's angles, and the range each joint has.
 
 Angles are radians about SMPL's axes at the zero pose (x to the person's left, y up, z to the front); the table gives
-the left side, the right is its mirror image (x, -y, -z). Ranges follow the usual clinical ranges of motion (American
-Academy of Orthopaedic Surgeons, "Joint Motion", 1965), widened since a joint here is a rough copy of a real one.
+the left side, the right is its mirror image (x, -y, -z). Most joints are axis-angles. Elbow and knee are a bend and a
+twist of what is beyond them about its own length (`TWIST_AXES`): an axis-angle mixes the two, so that a bent elbow
+whose forearm is turned seems to be bent sideways, which none can be.
+
+Ranges follow the usual clinical ranges of motion (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965),
+widened since a joint here is a rough copy of a real one; an ankle's y and a neck's are what seven CMU motion-capture
+clips need beyond that (models/POSES.md).
 """
 
 from __future__ import annotations
@@ -20,10 +25,10 @@ TABLE: dict[str, tuple[TRIPLE, TRIPLE, TRIPLE, TRIPLE]] = {
     "spine1": ((0.0, 0.0, 0.0), (0.14, 0.10, 0.08), (-0.5, -0.4, -0.4), (0.8, 0.4, 0.4)),
     "left_knee": ((0.15, 0.0, 0.0), (0.40, 0.08, 0.08), (-0.15, -0.3, -0.25), (2.6, 0.3, 0.25)),
     "spine2": ((0.0, 0.0, 0.0), (0.12, 0.10, 0.08), (-0.4, -0.4, -0.4), (0.6, 0.4, 0.4)),
-    "left_ankle": ((0.0, 0.10, 0.0), (0.25, 0.15, 0.12), (-0.8, -0.6, -0.6), (0.8, 0.6, 0.6)),
+    "left_ankle": ((0.0, 0.10, 0.0), (0.25, 0.15, 0.12), (-0.8, -0.9, -0.6), (0.8, 0.9, 0.6)),
     "spine3": ((0.0, 0.0, 0.0), (0.10, 0.10, 0.08), (-0.4, -0.4, -0.4), (0.5, 0.4, 0.4)),
     "left_foot": ((0.0, 0.0, 0.0), (0.10, 0.05, 0.05), (-0.6, -0.2, -0.2), (0.5, 0.2, 0.2)),
-    "neck": ((0.05, 0.0, 0.0), (0.20, 0.18, 0.12), (-0.7, -0.7, -0.5), (0.8, 0.7, 0.5)),
+    "neck": ((0.05, 0.0, 0.0), (0.20, 0.18, 0.12), (-0.7, -0.9, -0.5), (0.8, 0.9, 0.5)),
     "left_collar": ((0.0, 0.0, -0.05), (0.06, 0.14, 0.14), (-0.3, -0.5, -0.4), (0.3, 0.4, 0.7)),
     "head": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.12), (-0.7, -0.9, -0.5), (0.7, 0.9, 0.5)),
     "left_shoulder": ((0.10, -0.10, -0.95), (0.55, 0.50, 0.45), (-1.6, -2.4, -2.0), (2.2, 1.5, 1.6)),
@@ -31,6 +36,9 @@ TABLE: dict[str, tuple[TRIPLE, TRIPLE, TRIPLE, TRIPLE]] = {
     "left_wrist": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.25), (-0.6, -0.6, -1.2), (0.6, 0.6, 1.2)),
     "left_hand": ((0.0, 0.0, -0.15), (0.08, 0.08, 0.25), (-0.3, -0.3, -1.6), (0.3, 0.3, 0.4)),
 }
+TWIST_AXES = {"elbow": 0, "knee": 1}
+"""the axis about which a forearm and a calf turn about themselves; the other two are the bend and what little gives to
+the side"""
 OTHER = ((0.0, 0.0, 0.0), (0.08, 0.08, 0.08), (-0.6, -0.6, -0.6), (0.6, 0.6, 0.6))
 """fingers, jaw and eyes of bodies that have them: depth says little about them"""
 
@@ -48,21 +56,24 @@ times as often as by chance, and people who stand still move their arms apart le
 
 @dataclass(frozen=True)
 class PosePrior:
-    """mean, sigma, low, high (J, 3) radians; the root has none (sigma infinite)."""
+    """mean, sigma, low, high (J, 3) radians, the mean as axis-angle; the root has none (sigma infinite). twist_axis
+    (J,) says which joints' sigma and range are of a bend and a twist; -1 for the others."""
 
     mean: NDArray[np.float64]
     sigma: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    twist_axis: NDArray[np.int32]
 
     def with_mean(self, pose: NDArray[np.float64]) -> PosePrior:
         """The same spread about another pose (J, 3)."""
-        return PosePrior(pose, self.sigma, self.low, self.high)
+        return PosePrior(pose, self.sigma, self.low, self.high, self.twist_axis)
 
     def unlikely(self, axis_angle: NDArray[np.float64], joints: list[int]) -> NDArray[np.float64]:
-        """Cost (N,) of some joints' turns (N, K, 3)."""
-        r = (axis_angle - self.mean[joints]) / self.sigma[joints]
-        over = np.maximum(axis_angle - self.high[joints], 0) + np.maximum(self.low[joints] - axis_angle, 0)
+        """Cost (N,) of some joints' turns (N, K, 3) axis-angle."""
+        angles = angles_from(axis_angle, self.twist_axis[joints])
+        r = (angles - angles_from(self.mean[None, joints], self.twist_axis[joints])) / self.sigma[joints]
+        over = np.maximum(angles - self.high[joints], 0) + np.maximum(self.low[joints] - angles, 0)
         return 0.5 * (r * r).sum((1, 2)) + 0.5 * ((over / SIGMA_LIMIT) ** 2).sum((1, 2))
 
 
@@ -79,7 +90,30 @@ def pose_prior(joint_names: tuple[str, ...]) -> PosePrior:
     mean, sigma, low, high = (np.array([r[i] for r in rows], dtype=np.float64) for i in range(4))
     # the camera flip puts the root near π, where axis-angle has no derivative: it stays free
     sigma[0], low[0], high[0] = np.inf, -np.inf, np.inf
-    return PosePrior(mean, sigma, low, high)
+    axes = [TWIST_AXES.get(name.partition("_")[2], -1) for name in joint_names]
+    return PosePrior(mean, sigma, low, high, np.array(axes, np.int32))
+
+
+def angles_from(axis_angle: NDArray[np.float64], twist_axis: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The angles (N, J, 3) in which a prior is written, of axis-angles (N, J, 3); see `TWIST_AXES`."""
+    from bodyfit.kernels.joint_angles import angles_of
+
+    theta = np.ascontiguousarray(axis_angle, np.float64)
+    out = np.empty_like(theta)
+    angles_of(theta, twist_axis, out)
+    return out
+
+
+def joint_angles(
+    R: NDArray[np.float64], twist_axis: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The angles θ (N, J, 3) in which a prior is written, of R (N, J, 3, 3), and dθ/dδ (N, J, 3, 3) for R·exp δ."""
+    from bodyfit.kernels import joint_angles as kernel
+
+    R = np.ascontiguousarray(R, np.float64)
+    theta, D = np.empty(R.shape[:-1]), np.empty(R.shape)
+    kernel.joint_angles(R, twist_axis, theta, D)
+    return theta, D
 
 
 def log_rotation(R: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -94,18 +128,23 @@ def log_rotation(R: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def pose_prior_terms(
-    R: NDArray[np.float64], mean: NDArray[np.float64], prior: PosePrior, widen: float
+    R: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    prior: PosePrior,
+    widen: float,
+    free: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3)."""
+    """Cost (N,), gradient (N, J, 3) and Hessian blocks (N, J, 3, 3) of the pose prior about `mean` (N, J, 3), which is
+    axis-angle. Angles that are `free` (J, 3) have their range alone."""
     from bodyfit.kernels.rotations import about
 
-    theta, D = log_rotation(R)
+    theta, D = joint_angles(R, prior.twist_axis)
     held = np.isfinite(prior.sigma)
-    precision = np.where(held, 1.0 / (prior.sigma * widen) ** 2, 0.0)
+    precision = np.where(held if free is None else held & ~free, 1.0 / (prior.sigma * widen) ** 2, 0.0)
     limit = np.where(held, 1.0 / SIGMA_LIMIT**2, 0.0)
     cost, gradient, hessian = np.zeros(len(R)), np.zeros(theta.shape), np.zeros(D.shape)
-    mean = np.ascontiguousarray(np.broadcast_to(mean, theta.shape), np.float64)
-    about(theta, D, mean, precision, prior.low, prior.high, limit, cost, gradient, hessian)
+    means = angles_from(np.broadcast_to(mean, theta.shape), prior.twist_axis)
+    about(theta, D, means, precision, prior.low, prior.high, limit, cost, gradient, hessian)
     return cost, gradient, hessian
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
+from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
@@ -119,6 +121,11 @@ class Problem:
     shared_noise: bool = False
     """whether noise that pixels share counts once: so for a covariance. Poses come out better where the sensor is
     believed more than that, since the prior over them is a rough one"""
+    learned_prior: LearnedPrior | None = None
+    """what was learnt from motion capture takes the place of the Gaussian over the angles that it covers; it too has no
+    part in a covariance, since so few clips show what people do and not what they do not"""
+    spheres: Spheres | None = None
+    """what tells how deep the body's parts lie in each other; no part in a covariance either: it is one-sided, rough"""
     _scratch: list[Scratch] = field(default_factory=list)
     _floors: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     """by a view's id how many views of its instant know the floor"""
@@ -290,14 +297,23 @@ class Problem:
     def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
         n_joints = state.rotations.shape[1]
         live = on[state.group]
+        learned = self.learned_prior if self.break_ties else None
         cost, gradient, hessian = pose_prior_terms(
-            state.rotations[live], self.pose_mean[live], self.pose_prior, self.stage.pose_prior
-        )
+            state.rotations[live], self.pose_mean[live], self.pose_prior, self.stage.pose_prior,
+            None if learned is None else learned.covered,
+        )  # fmt: skip
         where = np.flatnonzero(live)
         out.instant_cost[where] += cost
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
         for j in range(1, n_joints):
             out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        whole = [learned.terms(state.rotations[live], self.stage.pose_prior)] if learned is not None else []
+        if self.spheres is not None and self.break_ties:
+            whole.append(self.spheres.terms(state.rotations[live]))
+        for cost, gradient, hessian in whole:
+            out.instant_cost[where] += cost
+            out.pose_gradient[where, : 3 * n_joints] += gradient
+            out.A[where, : 3 * n_joints, : 3 * n_joints] += hessian
         pairs = arm_pairs(self.mesh.joint_names) if self.break_ties else []
         if pairs:
             cost, gradient, hessian = alike_terms(state.rotations[live], pairs)

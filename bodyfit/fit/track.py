@@ -21,7 +21,7 @@ from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.config import CLOTHING
 from bodyfit.fit.follow import Followed, Looker, Pose, Seen, descend
 from bodyfit.fit.hypotheses import stance_pose
-from bodyfit.fit.initialize import Shape, Starter
+from bodyfit.fit.initialize import HALF_DEPTH_M, Shape, Starter
 from bodyfit.fit.joint import FitSetup, Instant, find_joint, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
@@ -41,6 +41,10 @@ FRAME_S = 1 / 30
 LEAST_SEEN = 40
 """grid pixels of the person, over all sensors, below which a frame says nothing of them"""
 WIDE_REACH_M = 0.6
+LIKELY_STANCES = ("arms_down", "walk_left", "walk_right")
+"""how a person comes back, beside as they went"""
+LEAST_GAIN = 0.02
+"""a body that was found in the whole picture replaces the followed one when it explains this much more"""
 
 
 class Tracker:
@@ -152,6 +156,11 @@ class Tracker:
         if sum(s.followed.person for s in seen) < LEAST_SEEN or (
             usual is not None and person < c.least_person * usual[2]
         ):
+            before = self._before
+            back = self._is_back(frames) if self._count % c.odd_every == 0 else None
+            if back is not None:
+                return self._accept(*back, now, told, first=False)
+            self._before = before
             return self._coast(frames, seen, expected, now, told), 0
         t0 = time.perf_counter()
         found = self._descend(seen, expected, widen, effort.evaluations)
@@ -170,6 +179,11 @@ class Tracker:
                     break
         times["solve"] = time.perf_counter() - t0
         self._gap = (found.gap_m, found.overlap)
+        if self._odd >= c.search_when_odd and self._is_poor(found) and now - self._searched > c.search_every_odd_s:
+            self._odd = 0
+            state, more = self._search_whole(frames, now, told, times, at_least=found)
+            if state is TrackState.FOUND:
+                return state, steps + more
         if not self._is_good(found, person):
             told.append(
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
@@ -321,6 +335,11 @@ class Tracker:
             or found.gap_m > mean[0] + self.config.odd * spread[0] + 0.001
         )
 
+    def _is_poor(self, found: Followed) -> bool:
+        """Whether so much less is explained than usual that the body may stand quite otherwise."""
+        mean = self._usual.mean
+        return mean is not None and found.overlap < mean[1] - self.config.poor
+
     def _settle_pose(self, found: Followed) -> None:
         """The pose and how well it is known."""
         self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
@@ -340,7 +359,7 @@ class Tracker:
         ordinary = usual is not None and found.gap_m < 1.5 * usual[0] and found.overlap > 0.9 * usual[1]
         if ordinary and online.is_new(self._pose.rotations):
             online.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
-        elif self._count % self.config.relinearize_every == 0:
+        elif not online.settled or self._count % self.config.relinearize_every == 0:
             online.look_again()
 
     def _coast(
@@ -357,7 +376,7 @@ class Tracker:
             told.append("too little of the person is in sight")
         if self._velocity is not None:
             turn, move = self._velocity
-            self._velocity = (0.5 * turn, 0.5 * move)
+            self._velocity = (0.5 * turn, 0.9 * move)  # who walks walks on; limbs are not thrown about
         self._pose = expected
         if gone > self.config.lost_after_s and readings:
             self._lost = True
@@ -380,6 +399,14 @@ class Tracker:
                 return self._accept(*back, now, told, first=False)
             if not self._worth_searching(frames, now):
                 return TrackState.LOST, 0
+        return self._search_whole(frames, now, told, times)
+
+    def _search_whole(
+        self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float],
+        at_least: Followed | None = None,
+    ) -> tuple[TrackState, int]:  # fmt: skip
+        """Looks for the person in the whole picture; a body that explains it no better than `at_least` is not taken."""
+        t0 = time.perf_counter()
         self._searched = now
         observations: list[Observation] = []
         reason = "nobody found"
@@ -413,13 +440,15 @@ class Tracker:
             person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
             if out is None or found.overlap > out[0].overlap:
                 out = found, person
-            if self._is_good(found, person):
+            if self._is_good(found, person) and not self._is_poor(found):
                 break
         times["search"] = time.perf_counter() - t0
         if out is None:
             told.append("nobody found: the body is not in the picture")
             return TrackState.LOST, 0
         found, person = out
+        if at_least is not None and self._merit(found) < self._merit(at_least) + LEAST_GAIN:
+            return TrackState.LOST, found.evaluations
         self._gap = (found.gap_m, found.overlap)
         if found.gap_m > self.config.worst_gap_m or found.overlap < self.config.least_overlap:
             told.append(
@@ -448,18 +477,49 @@ class Tracker:
         return TrackState.FOUND, found.evaluations
 
     def _is_back(self, frames: Sequence[Frame]) -> tuple[Followed, float] | None:
-        """Whether the person stands where they were lost, as after something passed before them."""
+        """Whether the person stands where they were lost, as after something passed before them, or where something
+        stands before the room by now; in the pose that they had."""
         assert self._pose is not None
-        pixels = EFFORTS[self._effort].pixels
-        seen = self._look(frames, self._pose, WIDE_REACH_M, pixels, {})
-        person = float(sum(s.followed.person * s.view.stride**2 for s in seen))
-        usual = self._usual.mean
-        if not seen or usual is None or person < 0.5 * usual[2]:
+        pixels, usual, last = EFFORTS[self._effort].pixels, self._usual.mean, self._pose
+        if usual is None:
             return None
-        again = self._regain(frames, seen, self._pose, pixels)
-        if again is None or not self._is_good(again[0], again[1]):
+        for pose in (last, self._moved_to_readings(frames, last)):
+            if pose is None:
+                continue
+            seen = self._look(frames, pose, WIDE_REACH_M, pixels, {})
+            if not seen or sum(s.followed.person * s.view.stride**2 for s in seen) < 0.5 * usual[2]:
+                continue
+            self._pose = pose
+            again = self._regain(frames, seen, pose, pixels)
+            self._pose = last
+            if again is not None and self._is_good(again[0], again[1]):
+                return again[0], again[1]
+        return None
+
+    def _moved_to_readings(self, frames: Sequence[Frame], pose: Pose) -> Pose | None:
+        """The pose over the middle of what stands before the room; None where too little does, or it is there."""
+        assert self.shape is not None
+        points, area, eye = [], 0.0, np.zeros(3)
+        for frame in frames:
+            follower = self._followers.get(frame.sensor)
+            if follower is not None and frame.depth.shape == follower.background.shape:
+                size, here = follower.standing_out(frame)
+                area, eye = area + size, frame.T_world_depth[:3, 3]
+                points.append(here)
+        if area < self.config.standing_out_m2:
             return None
-        return again[0], again[1]
+        middle = np.median(np.concatenate(points), axis=0)
+        root = self.shape.mesh(self.config.stage.level).joint_template[0] + pose.transl
+        up = np.array([0.0, 0.0, 1.0]) if self.gravity_world is None else -np.asarray(self.gravity_world)
+        shift = middle - root
+        shift -= up * (shift @ up)
+        # a body's middle lies behind what is seen of it
+        away = middle - eye
+        away -= up * (away @ up)
+        shift += HALF_DEPTH_M * away / max(float(np.linalg.norm(away)), 1e-6)
+        if float(np.linalg.norm(shift)) < 0.1:
+            return None
+        return Pose(pose.rotations, pose.transl + shift)
 
     def _worth_searching(self, frames: Sequence[Frame], now: float) -> bool:
         """Whether somebody may stand there: a search takes as long as many frames."""
@@ -469,7 +529,7 @@ class Tracker:
             follower = self._followers.get(frame.sensor)
             if follower is None or not follower.sees(frame, frame.mask is not None):
                 return True
-            if follower.standing_out(frame) > self.config.standing_out_m2:
+            if follower.standing_out(frame)[0] > self.config.standing_out_m2:
                 return True
         return False
 
@@ -488,7 +548,8 @@ class Tracker:
     def _quick_search(self, observations: list[Observation]) -> Pose:
         """The last pose and an ordinary one, in every heading, where the person is seen."""
         assert self._pose is not None
-        poses = [log_rotation(self._pose.rotations)[0], stance_pose(self.model.joint_names, "a_pose")]
+        names = self.model.joint_names
+        poses = [log_rotation(self._pose.rotations)[0], *(stance_pose(names, s) for s in LIKELY_STANCES)]
         start = self._starter(limb_rounds=0).search_poses(observations, poses)
         return Pose(start.rotations, start.transl)
 

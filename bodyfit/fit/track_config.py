@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bodyfit.fit.config import FitConfig, Stage
 
@@ -31,6 +31,10 @@ def _follow() -> Stage:
         "follow", 1, 1300, 3, 1, 0.06, 0.12, 0.06, sensor_noise=True, max_turn_rad=0.5, damping=1e-3,
         robust_floor_m=0.015,
     )  # fmt: skip
+
+
+def _tell() -> Stage:
+    return replace(_follow(), name="tell", robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03)
 
 
 def _regain() -> Stage:
@@ -83,17 +87,25 @@ class TrackConfig:
     """in the first odd frame and in every third"""
     arms_after: int = 4
     """after so many odd frames an arm is tried elsewhere"""
+    poor: float = 0.07
+    """an overlap this much below the usual one may belong to quite another pose"""
+    search_when_odd: int = 15
+    """which is looked for in the whole picture after so many odd frames"""
+    search_every_odd_s: float = 2.0
+    """but no more often than this: it takes as long as many frames"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
     search_every_s: float = 0.15
     """and then again after so long"""
     standing_out_m2: float = 0.15
     """so much must stand before the room for a search to be worth it, square metres face on"""
+    tell: Stage = field(default_factory=_tell)
+    """how a frame tells of the shape: only from what is near, since the pose is known"""
     shape_betas: int = 24
     """how many shape components are told by later frames; the others follow them as the prior expects"""
-    novel_rad: float = 0.35
+    novel_rad: float = 0.8
     """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
-    keyframes: int = 24
+    keyframes: int = 12
     """so many frames tell of the shape"""
     relinearize_every: int = 6
     """frames until the next of them is looked at again with the shape found since"""

@@ -44,7 +44,7 @@ class TrackShape:
         }
         use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
         self.online = OnlineShape(
-            self._joint[config.stage.level], found[use], cov[np.ix_(use, use)], config.stage, config.fit, prior,
+            self._joint[config.stage.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
             clothing.sigma_behind_m, config.keyframes, config.novel_rad, config.frozen_m,
         )  # fmt: skip
         self._held: dict[int, Mesh] = {}

@@ -29,6 +29,8 @@ NEARER_M = 0.10
 """what is this much nearer than the body may hide it"""
 BEHIND_SHARE = 0.012
 """a reading this near (share of its depth) to the room seen without the person is the room's"""
+ABOVE_FLOOR_M = 0.3
+"""what stands out is counted from this height on: shadows and reflections lie on the floor"""
 MOVED_SHARE = 0.35
 """where more than this share of the room's readings changed, the sensor was moved and the old room says nothing"""
 LEAST_FOOT_M, MOST_FOOT_M = 0.012, 0.03
@@ -106,13 +108,21 @@ class Follower:
         changed = np.abs(now - known)[both] > 3 * BEHIND_SHARE * known[both]
         return bool(changed.mean() < MOVED_SHARE)
 
-    def standing_out(self, frame: Frame) -> float:
-        """Square metres, face on, of what stands before the room and above the floor: 0 where nobody can be."""
+    def standing_out(self, frame: Frame) -> tuple[float, NDArray[np.float64]]:
+        """What stands before the room and above the floor: square metres, face on (0 where nobody can be), and points
+        (N, 3) of it in the world."""
         k = 8
         z, room = frame.depth[::k, ::k], self.background[::k, ::k]
-        out = (z > 0) & (room > 0) & (z < room * (1 - 3 * BEHIND_SHARE))
-        area = (z[out].astype(np.float64) / (self.camera.fx / k)) ** 2
-        return float(area.sum())
+        rows, cols = np.nonzero((z > 0) & (room > 0) & (z < room * (1 - 3 * BEHIND_SHARE)))
+        d = z[rows, cols].astype(np.float64)
+        c = self.camera
+        points = np.stack([(cols * k - c.cx) / c.fx * d, (rows * k - c.cy) / c.fy * d, d], 1)
+        T = frame.T_world_depth
+        points = points @ T[:3, :3].T + T[:3, 3]
+        if self.floor_plane_world is not None:
+            above = points @ self.floor_plane_world[:3] + self.floor_plane_world[3] > ABOVE_FLOOR_M
+            points, d = points[above], d[above]
+        return float(((d / (c.fx / k)) ** 2).sum()), points
 
     def label(
         self,

@@ -34,7 +34,7 @@ LARGEST = (1920, 1080)
 """Width and height that no film exceeds; larger pictures are made smaller."""
 STRIP = 28
 """Height of the line of text below the pictures, pixels."""
-OPACITY = 0.62
+OPACITY = 0.5
 _BACK = (16, 18, 24)
 _PALE = (206, 210, 216)
 _RATES = (1.0, 240.0)

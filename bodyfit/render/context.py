@@ -122,8 +122,8 @@ class RenderContext:
         Vertices that lay apart in the first call with these faces and lie at exactly one place later are not noticed.
         """
         same_mesh = self._topology is not None and _same(self._faces, faces) and _same(self._uv_faces, uv_faces)
-        self._n_points = vertices.shape[1]  # for so many points these faces were checked
         if same_mesh and self._topology is not None and not len(self._pairs):
+            self._n_points = vertices.shape[1]  # for so many points these faces were checked
             return self._topology
         if not same_mesh:
             self._pairs = np.empty((0, 2), np.int64)
@@ -135,6 +135,7 @@ class RenderContext:
             # also those that came apart are watched: they may meet again
             self._pairs = np.unique(np.concatenate([self._pairs, self._topology.twins]), axis=0)
             self._together = at_one_place(vertices, self._pairs)
+        self._n_points = vertices.shape[1]
         return self._topology
 
 

@@ -131,7 +131,7 @@ def _leave(plan: Plan, arms: Attitudes, rng: np.random.Generator, body: Body, be
     """Out of the picture to the side, round and back again; one such walk from the begin."""
     from scipy.ndimage import gaussian_filter1d
 
-    side, speed, bow = rng.choice([-1.0, 1.0]), rng.uniform(1.0, 1.2), 0.4
+    side, speed, bow = rng.choice([-1.0, 1.0]), rng.uniform(1.0, 1.2), 0.3
     total = 2 * LEAVES_M + np.pi * bow
     path = speed * cruise(plan.t, begin + 0.3, begin + 0.3 + total / speed + 0.9, 0.9)
     path = np.minimum(path, total)
@@ -139,10 +139,10 @@ def _leave(plan: Plan, arms: Attitudes, rng: np.random.Generator, body: Body, be
     turned = np.clip(u / bow, 0, np.pi)
     out = np.minimum(path, LEAVES_M) + bow * np.sin(turned) - np.maximum(u - np.pi * bow, 0)
     aside = bow * (1 - np.cos(turned))
-    # who looks at the sensor (+x) goes to a side and comes back a little nearer to it
-    xy = np.stack([aside, side * out], 1)
+    # +x is where the sensor is: on the way back they are further from it, and whole in its picture
+    xy = np.stack([bow - aside, side * out], 1)
     plan.place += gaussian_filter1d(xy, 0.12 / np.diff(plan.t[:2])[0], axis=0, mode="nearest")
-    yaw = side * (np.pi / 2 - turned)
+    yaw = side * (np.pi / 2 + turned)
     plan.yaw += gaussian_filter1d(yaw, 0.12 / np.diff(plan.t[:2])[0], mode="nearest")
     _stride(plan, path, 0.36 + 0.22 * speed, rng, 1.0)
 
