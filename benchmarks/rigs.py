@@ -180,8 +180,8 @@ def looked_at(
 
 def fitted(model: BodyModel, case: Case, instants: Sequence[Instant], *, refine: bool = False) -> FitResult:
     """What the library makes of them; clothes and sex as the command line has them."""
-    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.fit.joint import FitSetup, fit_instants
+    from bodyfit.fit.rig_prior import RigConfig
 
     return fit_instants(FitSetup(model, "neutral", "auto", CONFIG, rig=RigConfig() if refine else None), instants)
 

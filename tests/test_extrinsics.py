@@ -19,16 +19,13 @@ from bodyfit.errors import InputError
 from bodyfit.export.tables import sensors_document
 from bodyfit.fit.config import CLOTHING, FitConfig, Stage
 from bodyfit.fit.extrinsics import (
-    RigConfig,
     RigFit,
     SensorPlace,
     check_rig,
-    floor_planes,
     moved_observation,
     places_of,
     refine_rig,
     rig_covariance,
-    rig_prior,
     rig_problem,
 )
 from bodyfit.fit.fit import fit, stamped_delays
@@ -37,6 +34,7 @@ from bodyfit.fit.keypoints import joint_places
 from bodyfit.fit.problem import Problem, State
 from bodyfit.fit.result import FitResult
 from bodyfit.fit.rig import RigLayout, RigProblem, cross_matrix, left_jacobian, motion_of, seen_late
+from bodyfit.fit.rig_prior import RigConfig, floor_planes, rig_prior
 from bodyfit.observe.observation import observe
 from bodyfit.recording import Sensor, write_recording
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bodyfit.body.model import BodyModel
-    from bodyfit.fit.extrinsics import RigConfig
     from bodyfit.fit.result import FitResult
+    from bodyfit.fit.rig_prior import RigConfig
     from bodyfit.recording.native import Recording
 
 MAX_FRAMES = 1_000_000
@@ -201,7 +201,7 @@ def _rig_config(request: FitRequest) -> bool | RigConfig:
     """How roughly the sensors' places are known, where they are to be found."""
     if request.extrinsics_sigma is None:
         return request.refine_extrinsics
-    from bodyfit.fit.extrinsics import RigConfig
+    from bodyfit.fit.rig_prior import RigConfig
 
     centimetres, degrees = request.extrinsics_sigma
     return RigConfig(sigma_place_m=centimetres / 100, sigma_turn_deg=degrees)

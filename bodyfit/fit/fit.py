@@ -19,7 +19,7 @@ from bodyfit.fit.result import FitResult
 from bodyfit.observe.observation import Observation, observe
 
 if TYPE_CHECKING:
-    from bodyfit.fit.extrinsics import RigConfig
+    from bodyfit.fit.rig_prior import RigConfig
     from bodyfit.recording.native import Recording
 
 Progress = Callable[[str, float], None]
@@ -80,7 +80,8 @@ def fit(
         source = open_recording(Path(recording))
     setup = FitSetup(body, sex, clothing, config or FitConfig())
     if refine_extrinsics:
-        from bodyfit.fit.extrinsics import RigConfig, check_sensors
+        from bodyfit.fit.extrinsics import check_sensors
+        from bodyfit.fit.rig_prior import RigConfig
 
         check_sensors(list(sensors or (s.name for s in source.sensors)))
         setup = replace(setup, rig=RigConfig() if refine_extrinsics is True else refine_extrinsics)

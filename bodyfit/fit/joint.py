@@ -28,8 +28,9 @@ from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
 
 if TYPE_CHECKING:
-    from bodyfit.fit.extrinsics import RigConfig, SensorPlace
+    from bodyfit.fit.extrinsics import SensorPlace
     from bodyfit.fit.result import FitResult
+    from bodyfit.fit.rig_prior import RigConfig
 
 WARM_GAP_S = 0.2
 """frames nearer in time than this start from the one before"""
@@ -40,6 +41,8 @@ SHAPE_INSTANTS = 16
 STATURE_SIGMA_M = 0.03
 AT_ONCE_S = 0.001
 """sensors whose stamps differ by less saw the person at once"""
+OUT_OF_STEP_S = 0.004
+"""a sensor that saw the person this much later saw a moving arm a centimetre away"""
 CLOSE = 1.1
 """a rival whose cost is within this of the best start's may have the better limbs"""
 
@@ -389,6 +392,8 @@ def together(
     times = [i.timestamp_s for i in instants]
     if terms is None or setup.method != "lm" or not is_sequence(times, terms):
         return found
+    if any(abs(o.timestamp_s - i.timestamp_s) > OUT_OF_STEP_S for i in instants for o in i.observations):
+        return found  # it takes what all sensors saw of an instant as seen at once
     return refine_sequence(
         setup, clothing, instants, found, terms=terms, cancelled=cancelled,
         progress=lambda stage, fraction: progress(stage, 0.8 + 0.1 * fraction),
