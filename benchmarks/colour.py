@@ -1,12 +1,12 @@
 """What colour adds to depth: twists of forearms and thighs, joints and vertices, with and without the photometric term.
 
-    python benchmarks/colour.py [--films reach:3,arms:4,…] [--lag-s 0.033] [--recording DIR]
+    python benchmarks/colour.py [--films reach:3,arms:4,…] [--lag-s 0.033] [--tries] [--recording DIR]
 
 Films of textured people are made (`bodyfit.synthetic.motion`) and followed by depth alone. Then the same poses are
-refined: by depth alone, by depth alone with forearms also tried turned about themselves, by depth and colour, and by
-colour with the tries. Twist: the rotation of a segment's vertices from truth to fit, about the segment's axis.
-`spread` is the deviation of the twist from its mean over the film: where a texture sits on a limb and how the limb is
-turned cannot be told apart by colour, so that colour holds changes and depth the mean.
+refined: by depth alone, by depth and colour, and (`--tries`) by each with forearms also tried turned about themselves.
+Twist: the rotation of a segment's vertices from truth to fit, about the segment's axis. `spread` is the deviation of the
+twist from its mean over the film: where a texture sits on a limb and how the limb is turned cannot be told apart by
+colour, so that colour holds changes and depth the mean.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def errors(
 
 def ablate(
     model: BodyModel, name: str, followed: Followed, truth: Sequence[NDArray], joints: Sequence[NDArray] | None,
-    config: ColorConfig, every: int,
+    config: ColorConfig, every: int, with_tries: bool,
 ) -> list[tuple[str, str, dict[str, float]]]:  # fmt: skip
     """The rows of one film: every way of refining, measured at every `every`-th frame."""
     chosen = range(0, len(followed.frames), every)
@@ -129,6 +129,8 @@ def ablate(
         ("colour, tries", appearance, tries),
     )
     for way, seen, refinement in ways:
+        if refinement is tries and not with_tries:
+            continue
         started = time.process_time()
         poses = [followed.poses[t] for t in chosen]
         if refinement is not None:
@@ -201,6 +203,7 @@ def main() -> None:
     parser.add_argument("--films", default=FILMS, help="motion:seed, …; empty for none")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--every", type=int, default=3, help="measure every so-manieth frame")
+    parser.add_argument("--tries", action="store_true", help="also with forearms turned about themselves as starts")
     parser.add_argument("--lag-s", type=float, default=0.0, help="colour is so much later than depth")
     parser.add_argument("--weight", type=float, default=ColorConfig().weight)
     parser.add_argument("--recording", type=Path, help="a recording with truth of vertices")
@@ -210,11 +213,11 @@ def main() -> None:
     rows = []
     if args.recording is not None:
         followed, truth = recording(model, args.recording)
-        rows += ablate(model, args.recording.name, followed, truth, None, config, args.every)
+        rows += ablate(model, args.recording.name, followed, truth, None, config, args.every, args.tries)
     for item in filter(None, args.films.split(",")):
         motion, seed = item.split(":")
         followed, truth, joints = film(model, motion, int(seed), args.seconds, args.lag_s)
-        rows += ablate(model, f"{motion} {seed}", followed, truth, joints, config, args.every)
+        rows += ablate(model, f"{motion} {seed}", followed, truth, joints, config, args.every, args.tries)
     for way in dict.fromkeys(r[1] for r in rows):
         some = [r[2] for r in rows if r[1] == way]
         mean = {k: float(np.nanmean([e[k] for e in some])) if way else 0.0 for k in some[0] if k != "ms"}
