@@ -28,7 +28,8 @@ def readme(repo_root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "ARCHITECTURE.md", "docs/measurements.md", "docs/motion.md", "docs/recording.md"]
+    "document",
+    ["README.md", "ARCHITECTURE.md", "docs/measurements.md", "docs/motion.md", "docs/recording.md", "docs/sequence.md"],
 )
 def test_links_lead_somewhere(repo_root: Path, document: str) -> None:
     path = repo_root / document

@@ -81,6 +81,7 @@ class Followed:
     overlap: float
     """share of the pixels of person and body that both have"""
     evaluations: int
+    views: tuple[View, ...]
 
 
 @dataclass
@@ -209,7 +210,7 @@ def descend(
         else:
             lam, growth = lam * growth, 2 * growth
     gap, overlap = agreement_of(eq)
-    return Followed(Pose(state.rotations[0], state.transl[0]), eq, gap, overlap, used)
+    return Followed(Pose(state.rotations[0], state.transl[0]), eq, gap, overlap, used, tuple(views))
 
 
 def agreement_of(eq: Linearization) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_shape import TrackShape
-from bodyfit.fit.view import depth_noise
+from bodyfit.fit.view import View, depth_noise
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import Follower, follower_of
 from bodyfit.observe.observation import Observation, observe
@@ -97,6 +97,8 @@ class Tracker:
         self._effort = self.config.effort
         self._slow, self._quick = 0, 0
         self._count = 0
+        self.views: tuple[View, ...] = ()
+        """what was seen of the person in the last frame, thinned; none where nothing was followed"""
         self._odd = 0
         self._at_border: float | None = None
         self._before = 0
@@ -117,6 +119,7 @@ class Tracker:
         if now <= self._time:
             raise InputError("frames", f"an instant after {self._time:.4f} s", f"{now:.4f} s")
         started = time.perf_counter()
+        self.views = ()
         times: dict[str, float] = {}
         told: list[str] = []
         if self._blas is None:
@@ -324,6 +327,7 @@ class Tracker:
         else:
             self._velocity = None
         self._settle_pose(found)
+        self.views = found.views
 
     def _is_odd(self, found: Followed) -> bool:
         """Whether a limb may have been left behind: less is explained than usual, but more than where nobody is."""
@@ -474,6 +478,7 @@ class Tracker:
         last, self._good_time = self._good_time, now
         self._gap = (found.gap_m, found.overlap)
         self._pose = found.pose
+        self.views = found.views
         self._settle_pose(found)
         self._velocity = None
         if not self._is_poor(found):
