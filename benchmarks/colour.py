@@ -4,9 +4,9 @@
 
 Films of textured people are made (`bodyfit.synthetic.motion`) and followed by depth alone. Then the same poses are
 refined: by depth alone, by depth and colour, and (`--tries`) by each with forearms also tried turned about themselves.
-Twist: the rotation of a segment's vertices from truth to fit, about the segment's axis. `spread` is the deviation of the
-twist from its mean over the film: where a texture sits on a limb and how the limb is turned cannot be told apart by
-colour, so that colour holds changes and depth the mean.
+Twist: the rotation of a segment's vertices from truth to fit, about the segment's axis. `spread`: the twist's deviation
+from its mean over the film: where a texture sits on a limb and how the limb is turned cannot be told apart by colour,
+so that colour holds changes and depth the mean.
 """
 
 from __future__ import annotations

@@ -174,6 +174,7 @@ def person_texture(appearance: Appearance, model: BodyModel, atlas: Atlas | None
     known[on] = near
     # charts bleed into the gaps: filters reach over their borders
     _, label = cv2.distanceTransformWithLabels((~on).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+    label = np.asarray(label, np.int64)
     table = np.zeros((label.max() + 1, 3), np.uint8)
     table[label[on]] = image[on]
     return PersonTexture(table[label], known, atlas)

@@ -106,8 +106,8 @@ def make_color_view(frame: Frame, points_world: NDArray[np.floating], config: Co
     if half > 1:
         part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     blur = max(0.6, config.blur_m * camera.fx / half / far)
-    image = cv2.GaussianBlur(part.astype(np.float32), (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
-    image *= np.float32(1 / 255)
+    smooth = cv2.GaussianBlur(part.astype(np.float32), (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
+    image = np.asarray(smooth * np.float32(1 / 255), np.float32)
     # the middle of `half` pixels lies half a pixel less than half of them further
     shift = (half - 1) / 2
     intrinsics = np.array(

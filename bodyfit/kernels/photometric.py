@@ -234,6 +234,8 @@ def remember(seen, colors, found, factor, facing, pace, robust, most, albedo, we
             scale = robust * robust * (np.float32(1.0) + np.float32(3.0) / before)
             w *= scale / (scale + far)
             variance[v] = (before * variance[v] + w * min(far, robust * robust)) / (before + w)
+        if not w > 0:
+            continue
         share = w / (before + w)
         for k in range(3):
             albedo[v, k] += share * (found[i, k] * f - albedo[v, k])
