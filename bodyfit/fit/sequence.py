@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bodyfit.errors import InputError
 from bodyfit.fit.banded import Band, band_cholesky
+from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
@@ -61,6 +62,8 @@ class Chain:
     config: FitConfig
     delays_s: Sequence[Sequence[float]] | None = None
     velocity: NDArray[np.float64] | None = None
+    spheres: Spheres | None = None
+    """what tells how deep parts lie in each other"""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def refine_sequence(
     Raises:
         InputError: not as many poses as instants.
     """
-    from bodyfit.fit.joint import _held_mesh, motion_between, prior_shape
+    from bodyfit.fit.joint import _held_mesh, motion_between, prior_shape, spheres_for
 
     how = terms or setup.config.sequence or SequenceConfig()
     if len(instants) != len(start.rotations):
@@ -124,6 +127,7 @@ def refine_sequence(
         setup.config,
         [[o.timestamp_s - instant.timestamp_s for o in instant.observations] for instant in instants],
         motion_between(instants, poses),
+        spheres_for(setup, setup.config.refine[-1]),
     )
     found = solve_chain(chain, start.rotations, start.transl, how, cov=start.pose_cov, progress=progress,
                         cancelled=cancelled)  # fmt: skip
@@ -402,7 +406,7 @@ def _problem(chain: Chain, terms: SequenceConfig, first: int, end: int) -> Probl
     mean = np.broadcast_to(chain.prior.mean, (end - first, *chain.prior.mean.shape))
     plain = Problem(
         chain.mesh, views, np.array(items, np.int64).reshape(-1, 2), sequence_stage(chain.config, terms), chain.config,
-        chain.prior, mean, HELD_SHAPE, chain.sigma_behind_m,
+        chain.prior, mean, HELD_SHAPE, chain.sigma_behind_m, spheres=chain.spheres,
     )  # fmt: skip
     if chain.velocity is None or not chain.velocity.any():
         return plain

@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, InputError, PersonNotFoundError
+from bodyfit.fit.blas import one_blas_thread
 from bodyfit.fit.fit import check_options
-from bodyfit.fit.joint import Instant
+from bodyfit.fit.joint import Instant, spheres_for
 from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
+from bodyfit.fit.sequence import Chain, is_sequence, solve_chain
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
+from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import observe
+from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 
 if TYPE_CHECKING:
     from bodyfit.recording.native import Recording
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 EXAMINED = 12
 """so many instants, spread over the recording, are looked at closely: which parts were seen, and for the pictures"""
 BELIEVED_GAP_M = 0.030
+LEAST_TOGETHER = 3
+MOST_AT_ONCE = 1800
+"""so many frames are solved together at most, a minute: their views take 0.1 MB each"""
 AHEAD = 4
 """so many frames are read before they are needed"""
 
@@ -81,6 +88,7 @@ def track(
     person: int | None = None,
     device: str = "cpu",
     config: TrackConfig | None = None,
+    smooth: bool = True,
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_estimate: Callable[[TrackEstimate], None] | None = None,
@@ -90,6 +98,8 @@ def track(
     Args:
         recording, model, sex, clothing, frames, sensors, person, device: as for `bodyfit.fit.fit.fit`.
         config: settings of the tracker.
+        smooth: solve the poses together at the end, with what is known of how people move: less tremble, feet that
+            stand; costs about as much again.
         progress: called with what is done and the fraction of the whole.
         cancelled: asked after each frame; True ends the track with what it has.
         on_estimate: called with each frame's estimate as it comes.
@@ -113,6 +123,7 @@ def track(
         body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
     )
     steps: list[Step] = []
+    views: list[tuple[View, ...]] = []
     skipped: dict[int, str] = {}
     for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
         index = int(recording.indices[position])
@@ -129,14 +140,45 @@ def track(
             skipped[index] = "; ".join(estimate.told) or TrackState.LOST.value
         else:
             steps.append(_step(estimate, position))
-        say("following", 0.9 * (n + 1) / len(chosen))
+            views.append(tracker.views)
+        if smooth and len(views) >= MOST_AT_ONCE:
+            steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+            views.clear()
+        say("following", 0.8 * (n + 1) / len(chosen))
     if not steps:
         first = next(iter(skipped.values()), "nothing")
         raise PersonNotFoundError("frames", "a person in one of them", first)
+    if smooth and len(views) >= LEAST_TOGETHER:
+        say("all poses together", 0.82)
+        steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
     say("measuring", 0.92)
     result = _result(tracker, recording, names, steps, skipped, person)
     say("done", 1.0)
     return result
+
+
+def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]]) -> list[Step]:
+    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now."""
+    assert tracker.shape is not None
+    how = tracker.config.fit.sequence
+    times = np.array([s.timestamp_s for s in steps])
+    if how is None or not is_sequence(times.tolist(), how):
+        return list(steps)
+    chain = Chain(
+        views, times, tracker.shape.mesh(tracker.config.stage.level), tracker.prior,
+        tracker.shape.clothing.sigma_behind_m, tracker.config.fit,
+        spheres=spheres_for(tracker.setup, tracker.config.stage),
+    )  # fmt: skip
+    poses = np.stack([s.pose for s in steps]).astype(np.float64)
+    with one_blas_thread():
+        found = solve_chain(chain, matrix_from_axis_angle(poses), np.stack([s.transl for s in steps]), how)
+    joints = poses.shape[1]
+    sd = np.sqrt(np.maximum(np.diagonal(found.cov, axis1=1, axis2=2)[:, : 3 * joints], 0)).reshape(-1, joints, 3)
+    turned = axis_angle_from_matrix(found.rotations)
+    return [
+        replace(s, pose=turned[t].astype(np.float32), pose_sd=sd[t].astype(np.float32), transl=found.transl[t])
+        for t, s in enumerate(steps)
+    ]
 
 
 def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
