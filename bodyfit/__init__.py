@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from bodyfit.fit.config import FitConfig
     from bodyfit.fit.fit import fit
     from bodyfit.fit.result import FitResult, StopReason
+    from bodyfit.fit.track import Tracker
+    from bodyfit.fit.track_config import TrackConfig
+    from bodyfit.fit.track_estimate import TrackEstimate, TrackState
+    from bodyfit.fit.track_recording import track
     from bodyfit.frame import Frame
     from bodyfit.recording import open_recording, write_recording
 
@@ -27,6 +31,11 @@ _WHERE = {
     "fit": "bodyfit.fit.fit",
     "FitResult": "bodyfit.fit.result",
     "StopReason": "bodyfit.fit.result",
+    "TrackConfig": "bodyfit.fit.track_config",
+    "TrackEstimate": "bodyfit.fit.track_estimate",
+    "TrackState": "bodyfit.fit.track_estimate",
+    "Tracker": "bodyfit.fit.track",
+    "track": "bodyfit.fit.track_recording",
     "Frame": "bodyfit.frame",
     "open_recording": "bodyfit.recording",
     "write_recording": "bodyfit.recording",
@@ -39,10 +48,15 @@ __all__ = [
     "FitResult",
     "Frame",
     "StopReason",
+    "TrackConfig",
+    "TrackEstimate",
+    "TrackState",
+    "Tracker",
     "__version__",
     "fit",
     "load_body_model",
     "open_recording",
+    "track",
     "write_recording",
 ]
 

@@ -85,7 +85,7 @@ def test_exit_codes_are_those_of_the_command(readme: str) -> None:
 def test_python_example_runs_as_printed(repo_root: Path, readme: str, tmp_path: Path) -> None:
     from bodyfit.synthetic.demo import demo_recording_path
 
-    (example,) = [e for e in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "open_recording" in e]
+    (example,) = [e for e in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "bodyfit.fit(" in e]
     (place,) = re.findall(r'open_recording\("(.*?)"\)', example)
     shutil.copytree(demo_recording_path(), tmp_path / place)
     check = "\nassert vertices.shape == (result.model.num_vertices, 3) and faces.shape[1] == 3\n"
@@ -95,3 +95,15 @@ def test_python_example_runs_as_printed(repo_root: Path, readme: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert re.search(r"^waist \d+\.\d ± \d+\.\d cm$", done.stdout, re.MULTILINE)
     assert done.stdout.startswith("True ")
+
+
+def test_example_of_the_tracker_runs_as_printed(readme: str, tmp_path: Path) -> None:
+    from bodyfit.synthetic.demo import demo_recording_path
+
+    (example,) = [e for e in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "bodyfit.Tracker(" in e]
+    (place,) = re.findall(r'open_recording\("(.*?)"\)', example)
+    shutil.copytree(demo_recording_path(), tmp_path / place)
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    # the demo's frames lie seconds apart: the person is found in the first and searched again afterwards
+    assert re.match(r"^\S+ FOUND \(\) \[", done.stdout)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel, load_body_model
-from bodyfit.errors import InputError
+from bodyfit.errors import FrameError, InputError
 from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
@@ -174,8 +174,20 @@ def test_frames_come_in_the_order_of_time(begun: Tracker, frames: list[list[Fram
     assert tracker.update(frames[BEGUN]).state is TrackState.TRACKED
 
 
+def test_broken_depth_is_refused_and_changes_nothing(begun: Tracker, frames: list[list[Frame]]) -> None:
+    tracker = copy.deepcopy(begun)
+    for value, found in ((np.nan, "NaN"), (-1.0, "-1 m")):
+        depth = frames[BEGUN][0].depth.copy()
+        depth[10, 10] = value
+        with pytest.raises(FrameError, match=found):
+            tracker.update([replace(frames[BEGUN][0], depth=depth)])
+    a, b = tracker.update(frames[BEGUN]), go_on(begun, frames[BEGUN : BEGUN + 1])[0]
+    assert np.array_equal(a.pose, b.pose)
+
+
 def test_nobody_in_the_picture_is_an_answer(model: BodyModel, film: Any, frames: list[list[Frame]]) -> None:
     room = empty_room(frames, film.gravity_world)
     tracker = Tracker(model, gravity_world=film.gravity_world, config=TrackConfig())
     e = tracker.update([replace(frames[0][0], depth=room)])
     assert e.state is TrackState.LOST and "nobody found" in " ".join(e.told)
+    assert tracker.update(frames[1]).state is TrackState.FOUND

@@ -83,6 +83,11 @@ class Followed:
     evaluations: int
     views: tuple[View, ...]
 
+    @property
+    def fits(self) -> tuple[float, float]:
+        """Gap and overlap: how well the body explains the frame."""
+        return self.gap_m, self.overlap
+
 
 @dataclass
 class Looker:

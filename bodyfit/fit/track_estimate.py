@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.track_config import TrackConfig
+
 MEMORY_FRAMES = 45
 """what is usual is a running mean over about so many frames"""
+FIRST_DEVIATIONS = np.array([0.15, 0.08, 0.15])
+"""share of a first frame's numbers by which later ones are taken to differ"""
+FEW = 5
+"""of so few frames nothing is usual"""
+ALWAYS_GOOD_M = 0.02
+"""a gap below this is no loss, however small it usually is"""
+ALWAYS_BAD = 0.75
+"""an overlap above this is none either"""
 
 
 class TrackState(Enum):
@@ -60,19 +70,56 @@ class TrackEstimate:
 
 @dataclass
 class Usual:
-    """Running means over good frames, each with its mean deviation: gap (metres), overlap, person pixels."""
+    """Running means over good frames, each with its mean deviation: gap (metres), overlap, person pixels; and what a
+    frame is by them."""
 
+    config: TrackConfig
     mean: NDArray[np.float64] | None = None
     deviation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     count: int = 0
 
-    def take(self, values: Sequence[float]) -> None:
+    def take(self, gap_m: float, overlap: float, person: float) -> None:
         """A good frame's numbers."""
-        now = np.asarray(values, np.float64)
+        now = np.array([gap_m, overlap, person])
         self.count += 1
         if self.mean is None:
-            self.mean, self.deviation = now, np.array([0.15, 0.08, 0.15]) * np.maximum(now, 1e-9)
+            self.mean, self.deviation = now, FIRST_DEVIATIONS * np.maximum(now, 1e-9)
             return
         share = max(1 / MEMORY_FRAMES, 1 / (self.count + 3))
         self.deviation = (1 - share) * self.deviation + share * np.abs(now - self.mean)
         self.mean = (1 - share) * self.mean + share * now
+
+    def is_anybody(self, gap_m: float, overlap: float) -> bool:
+        """Whether a body explains so much that it can be the person at all."""
+        return gap_m <= self.config.worst_gap_m and overlap >= self.config.least_overlap
+
+    def is_good(self, gap_m: float, overlap: float) -> bool:
+        """Whether a body is followed: as well as usual, or nearly."""
+        if not self.is_anybody(gap_m, overlap):
+            return False
+        if self.mean is None or self.count < FEW:
+            return True
+        c, mean, spread = self.config, self.mean, self.deviation
+        return bool(
+            gap_m < max(ALWAYS_GOOD_M, mean[0] + c.unusual * spread[0])
+            and overlap > min(ALWAYS_BAD, mean[1] - c.unusual * spread[1])
+        )
+
+    def is_odd(self, gap_m: float, overlap: float) -> bool:
+        """Whether a limb may have been left behind: less is explained than usual, but more than where nobody is."""
+        if self.mean is None or self.count < FEW:
+            return False
+        c, mean, spread = self.config, self.mean, self.deviation
+        return bool(overlap < mean[1] - c.odd * spread[1] - 0.01 or gap_m > mean[0] + c.odd * spread[0] + 0.001)
+
+    def is_poor(self, overlap: float) -> bool:
+        """Whether so much less is explained than usual that the body may stand quite otherwise."""
+        return self.mean is not None and overlap < float(self.mean[1]) - self.config.poor
+
+    def is_ordinary(self, gap_m: float, overlap: float) -> bool:
+        """Whether a frame is good enough to learn the shape from."""
+        return self.mean is not None and gap_m < 1.5 * float(self.mean[0]) and overlap > 0.9 * float(self.mean[1])
+
+    def merit(self, gap_m: float, overlap: float) -> float:
+        """How well a body explains a frame: an arm that is followed again shows in the outline first."""
+        return overlap - gap_m / self.config.worst_gap_m
