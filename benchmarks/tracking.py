@@ -121,6 +121,7 @@ def work(seed: int) -> Record:
     from bodyfit.bench.evaluate import surface_error
     from bodyfit.bench.motion_scores import MotionScorer, sensors_of
     from bodyfit.body.model import load_body_model
+    from bodyfit.fit.track_recording import step_of, together
     from bodyfit.synthetic.motion import plan_film
 
     model, case = load_body_model(None), case_of(seed)
@@ -131,6 +132,7 @@ def work(seed: int) -> Record:
     tracker, scorer = new_tracker(model, film.gravity_world), MotionScorer(model)
     sensors = sensors_of(film.sensors, film.T_world_depth)
     wall, cpu, parts, shapes, states = [], [], {}, {}, []
+    steps, views, truths = [], [], []
     for k, (instant, estimate, wall_s, cpu_s) in enumerate(follow(tracker, film)):
         fitted = placed(model, estimate)
         scorer.add(estimate.timestamp_s, fitted, instant.joints_world, instant.vertices_world)
@@ -138,6 +140,10 @@ def work(seed: int) -> Record:
             faces = model.faces.astype(np.int64)
             scorer.add_surface(surface_error(fitted[0], model.faces, instant.vertices_world, faces, sensors))
         states.append(estimate.state.name)
+        if estimate.state.name != "LOST":
+            steps.append(step_of(estimate, k))
+            views.append(tracker.views)
+            truths.append((instant.joints_world, instant.vertices_world))
         if estimate.state.name == "TRACKED":
             wall.append(wall_s)
             cpu.append(cpu_s)
@@ -149,11 +155,23 @@ def work(seed: int) -> Record:
     if tracker.shape is None:
         return {**record, "refused": True}
     shapes["all"] = shape_now(model, tracker, film)
-    score = asdict(scorer.score(cloth_mm=film.clothing.mean_offset_covered_m * 1000))
+    cloth_mm = film.clothing.mean_offset_covered_m * 1000
+    begun = time.process_time()
+    settled = together(tracker, steps, views)
+    together_ms = (time.process_time() - begun) * 1e3 / len(steps)
+    afterwards, betas = MotionScorer(model), tracker.shape.betas()[0]
+    for k, (step, (joints, vertices)) in enumerate(zip(settled, truths, strict=True)):
+        fitted = model.forward(betas, step.pose.astype(np.float64), step.transl)
+        afterwards.add(step.timestamp_s, fitted, joints, vertices)
+        if k % 15 == 7:
+            faces = model.faces.astype(np.int64)
+            afterwards.add_surface(surface_error(fitted[0], model.faces, vertices, faces, sensors))
     return {
         **record,
         "refused": False,
-        "score": score,
+        "score": asdict(scorer.score(cloth_mm=cloth_mm)),
+        "together": asdict(afterwards.score(cloth_mm=cloth_mm)),
+        "together_ms": together_ms,
         "shapes": shapes,
         "frozen": tracker.shape.frozen,
         "load": os.getloadavg()[0],

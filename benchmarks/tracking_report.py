@@ -71,9 +71,19 @@ def report(
             rows.append(
                 _score_row(str(value), [r["score"] for r in some], [r["shapes"]["all"]["rest_mm"] for r in some])
             )
+    for value, some in [("all", done), *grouped(done, lambda r: r["sensor"])]:
+        after = [r["together"] for r in some]
+        rows.append(_score_row(f"{value}, poses together", after, [r["shapes"]["all"]["rest_mm"] for r in some]))
     for r in recordings:
         rows.append(_score_row(r["name"], [r["score"]], [r["score"]["rest_mm"]]))
     lines += [markdown(head, rows), ""]
+    if done:
+        milliseconds = float(np.median([r["together_ms"] for r in done]))
+        lines += [
+            "*Poses together*: the same estimates after `bodyfit track` has solved all poses of the film together at "
+            f"its end ({milliseconds:.0f} ms of CPU a frame more, median); recordings are scored so.",
+            "",
+        ]
     if len(films) > len(done):
         lines += [
             f"Nobody was found in {len(films) - len(done)} films (seeds {[r['seed'] for r in films if r['refused']]}).",

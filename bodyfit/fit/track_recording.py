@@ -139,7 +139,7 @@ def track(
         if estimate.state is TrackState.LOST:
             skipped[index] = "; ".join(estimate.told) or TrackState.LOST.value
         else:
-            steps.append(_step(estimate, position))
+            steps.append(step_of(estimate, position))
             views.append(tracker.views)
         if smooth and len(views) >= MOST_AT_ONCE:
             steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
@@ -197,7 +197,8 @@ def _positions(recording: Recording, frames: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _step(e: TrackEstimate, position: int) -> Step:
+def step_of(e: TrackEstimate, position: int) -> Step:
+    """What is kept of an estimate; position: of its instant in the recording."""
     return Step(
         e.index, position, e.timestamp_s, e.state, e.pose.astype(np.float32), e.pose_sd.astype(np.float32), e.transl,
         e.depth_residual_m, e.overlap, e.told,
