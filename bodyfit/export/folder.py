@@ -21,6 +21,7 @@ from bodyfit.export.motion import is_motion
 from bodyfit.export.ply import ply_bytes
 from bodyfit.export.result_npz import FILE_NAME, fit_npz_bytes
 from bodyfit.export.tables import csv_text, json_text, measurements_document, sensors_document
+from bodyfit.fit.blas import one_blas_thread
 
 if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
@@ -95,13 +96,15 @@ def write_fit_folder(
     try:
         with _as_output_error(target):
             staging.mkdir()
-        for name, content in _contents(result, pictures, meshes):
-            _put(staging, name, content, target)
-            names.append(name)
-        if is_motion(result) if motion is None else motion:
-            for name, content in motion_files(result, colors=colors, texture=texture):
+        # how many threads BLAS has would decide the last bits of a vertex
+        with one_blas_thread():
+            for name, content in _contents(result, pictures, meshes):
                 _put(staging, name, content, target)
                 names.append(name)
+            if is_motion(result) if motion is None else motion:
+                for name, content in motion_files(result, colors=colors, texture=texture):
+                    _put(staging, name, content, target)
+                    names.append(name)
         for name, write in films:
             try:
                 with _as_output_error(target):

@@ -8,7 +8,7 @@ from numba import njit
 from bodyfit.kernels.rotations import log_rotations
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def swing_twist(theta, axis, out):
     """Fills out (3,) for a rotation with axis-angle theta (3,) = swing · twist about one of the axes: the swing's two
     parts across that axis and, at the axis, the twist, radians in (-π, π]."""

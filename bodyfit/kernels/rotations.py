@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def log_rotations(R, theta, D):
     """Axis-angle theta (N, 3) radians of R (N, 3, 3), angle in [0, π], by way of the quaternion's largest component,
     and D (N, 3, 3) = dθ/dδ for R·exp δ (inverse right Jacobian of SO(3); Solà et al. 2018, eq. 144)."""
