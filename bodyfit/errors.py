@@ -5,11 +5,23 @@ An outcome of a fit is data (`StopReason`), not an exception: these are for bad 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BodyfitError(Exception):
     """Base of every error that bodyfit raises on purpose."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a worker process hands its errors over pickled; what Exception would call again is the message alone
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[BodyfitError], args: tuple[Any, ...], values: dict[str, Any]) -> BodyfitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(values)
+    return error
 
 
 class InputError(BodyfitError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 
 import cv2
@@ -169,3 +170,17 @@ def test_errors_say_field_expected_found_and_what_to_do() -> None:
     assert several.count == 3 and several.exit_code == 2 and isinstance(several, BodyfitError)
     missing = MissingExtraError("smplx", "smplx", "handing results to smplx")
     assert missing.exit_code == 3 and "pip install 'bodyfit[smplx]'" in str(missing)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("--frames", "numbers", "'x'", "like 0,2"),
+        SeveralPeopleError("depth", "one person", "two", count=2),
+        MissingExtraError("av", "video", "a film"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_errors_come_whole_out_of_a_worker_process(error: BodyfitError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error) and str(again) == str(error) and vars(again) == vars(error) != {}
