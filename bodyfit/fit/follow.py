@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,11 @@ from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorTerm
 from bodyfit.fit.pose_prior import PosePrior, log_rotation
 from bodyfit.fit.problem import Linearization, Problem, Scratch, State
-from bodyfit.fit.solver import moved
+from bodyfit.fit.solver import StopReason, moved
 from bodyfit.fit.view import MARGIN_M, View
 from bodyfit.frame import Frame
 from bodyfit.kernels import evidence as E
 from bodyfit.observe.follow import FollowedView, Follower, Grid, grid_around
-
-LEAST_PIXELS = 40
-"""a sensor with fewer of the person's grid pixels says nothing"""
 
 
 @dataclass
@@ -80,7 +77,10 @@ class Followed:
     """mean distance of the readings from the body"""
     overlap: float
     """share of the pixels of person and body that both have"""
+    covered: float
+    """share of the person's pixels that the body covers"""
     evaluations: int
+    reason: StopReason
     views: tuple[View, ...]
 
     @property
@@ -188,6 +188,7 @@ def descend(
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
     eq = problem.linearize(state)
     lam, growth, used = stage.damping, 4.0, 1
+    reason = StopReason.CONVERGED
     joints = state.rotations.shape[1]
     while True:
         A = eq.A[0].copy()
@@ -200,6 +201,7 @@ def descend(
             state = candidate
             break
         if used >= evaluations:
+            reason = StopReason.STEPS_USED
             if used == 1:
                 state = candidate
             break
@@ -214,18 +216,15 @@ def descend(
             break  # pixels changed the part they are compared with: neither is better
         else:
             lam, growth = lam * growth, 2 * growth
-    gap, overlap = agreement_of(eq)
-    return Followed(Pose(state.rotations[0], state.transl[0]), eq, gap, overlap, used, tuple(views))
+    pose = Pose(state.rotations[0], state.transl[0])
+    return Followed(pose, eq, *agreement_of(eq), used, reason, tuple(views))
 
 
-def agreement_of(eq: Linearization) -> tuple[float, float]:
-    """Mean gap (metres) and overlap of a linearisation, over all views."""
+def agreement_of(eq: Linearization) -> tuple[float, float, float]:
+    """Mean gap (metres), overlap and covered share of a linearisation, over all views (see `Followed`)."""
     s = eq.stats.sum(0)
     both = s[E.NUM_BOTH]
+    if not both:
+        return float("inf"), 0.0, 0.0
     every = both + s[E.NUM_SPILLED] + s[E.NUM_BARE]
-    return float(s[E.SUM_GAP] / both) if both else float("inf"), float(both / every) if every else 0.0
-
-
-def with_pixels(stage: Stage, pixels: int) -> Stage:
-    """The stage on another grid."""
-    return replace(stage, pixels=pixels)
+    return float(s[E.SUM_GAP] / both), float(both / every), float(both / (both + s[E.NUM_BARE]))

@@ -21,6 +21,7 @@ from bodyfit.fit.config import CLOTHING
 from bodyfit.fit.follow import Followed, Pose, Seen, descend
 from bodyfit.fit.joint import FitSetup, prior_shape, spheres_for
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
+from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_limbs import arms_elsewhere
@@ -93,7 +94,8 @@ class Tracker:
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
         self._odd = 0
         self._at_border: float | None = None
-        self._gap = (float("inf"), 0.0)
+        self._last: Followed | None = None
+        """the body that the last frame was held against; None where nothing was"""
         self._blas: ThreadpoolController | None = None
 
     # what is asked for
@@ -116,7 +118,7 @@ class Tracker:
                 found = "NaN or infinity" if not (np.isfinite(low) and np.isfinite(high)) else f"{low:g} m"
                 raise FrameError(f"depth of {frame.sensor}", "finite metres, 0 for no reading", found)
         started = time.perf_counter()
-        self.views = ()
+        self.views, self._last = (), None
         times: dict[str, float] = {}
         told: list[str] = []
         if self._blas is None:
@@ -178,7 +180,7 @@ class Tracker:
                 if good and not self._usual.is_odd(*found.fits):
                     break
         times["solve"] = time.perf_counter() - t0
-        self._gap = found.fits
+        self._last = found
         poor = self._odd >= c.search_when_odd and self._usual.is_poor(found.overlap)
         if poor and now - self._searched > c.search_every_odd_s:
             self._odd = 0
@@ -397,7 +399,7 @@ class Tracker:
         found, person = out
         if at_least is not None and self._usual.merit(*found.fits) < self._usual.merit(*at_least.fits) + LEAST_GAIN:
             return TrackState.LOST, found.evaluations
-        self._gap = found.fits
+        self._last = found
         if not self._usual.is_anybody(*found.fits):
             told.append(
                 f"nobody found: the best body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps "
@@ -412,7 +414,7 @@ class Tracker:
         """Goes on from a body that was found."""
         assert self.shape is not None
         last, self._good_time = self._good_time, now
-        self._gap = found.fits
+        self._last = found
         self._pose = found.pose
         self.views = found.views
         self._settle_pose(found)
@@ -474,12 +476,18 @@ class Tracker:
             betas, cov, garments = prior.mean, prior.cov, {}
         else:
             (betas, cov), garments = self.shape.betas(), self.shape.garments()
+        last = self._last
+        how = (
+            (float("inf"), 0.0, 0.0, StopReason.NO_EVIDENCE)
+            if last is None
+            else (*last.fits, last.covered, last.reason)
+        )
         J = self.model.num_joints
         pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
-            self._joints(), garments, *self._gap, steps, self.shape is not None and self.shape.frozen,
+            self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
             tuple(told), times,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_config import TrackConfig
 
 MEMORY_FRAMES = 45
@@ -43,7 +44,8 @@ class TrackEstimate:
         pose (J, 3) axis-angle, the root first; pose_sd (J, 3); transl (3,); joints_world (J, 3) metres.
         garments_m: estimated thickness by garment.
         depth_residual_m: mean distance of the sensor's readings from the body.
-        overlap: share of the pixels of person and body that both have.
+        overlap: share of the pixels of person and body that both have; covered: share of the person's alone.
+        stop_reason: why the steps of this frame ended.
         steps: how often the normal equations were set up.
         shape_frozen: whether later frames no longer move the shape.
         told: what happened, one short sentence each.
@@ -62,6 +64,8 @@ class TrackEstimate:
     garments_m: Mapping[str, float]
     depth_residual_m: float
     overlap: float
+    covered: float
+    stop_reason: StopReason
     steps: int
     shape_frozen: bool
     told: tuple[str, ...]

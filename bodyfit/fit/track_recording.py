@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ class Step:
     transl: NDArray[np.float64]
     gap_m: float
     overlap: float
+    covered: float
+    stop_reason: StopReason
     told: tuple[str, ...]
 
 
@@ -176,7 +179,13 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     sd = np.sqrt(np.maximum(np.diagonal(found.cov, axis1=1, axis2=2)[:, : 3 * joints], 0)).reshape(-1, joints, 3)
     turned = axis_angle_from_matrix(found.rotations)
     return [
-        replace(s, pose=turned[t].astype(np.float32), pose_sd=sd[t].astype(np.float32), transl=found.transl[t])
+        replace(
+            s,
+            pose=turned[t].astype(np.float32),
+            pose_sd=sd[t].astype(np.float32),
+            transl=found.transl[t],
+            stop_reason=s.stop_reason if s.state is TrackState.COASTING else found.reason,
+        )
         for t, s in enumerate(steps)
     ]
 
@@ -201,7 +210,7 @@ def step_of(e: TrackEstimate, position: int) -> Step:
     """What is kept of an estimate; position: of its instant in the recording."""
     return Step(
         e.index, position, e.timestamp_s, e.state, e.pose.astype(np.float32), e.pose_sd.astype(np.float32), e.transl,
-        e.depth_residual_m, e.overlap, e.told,
+        e.depth_residual_m, e.overlap, e.covered, e.stop_reason, e.told,
     )  # fmt: skip
 
 
@@ -227,7 +236,7 @@ def _result(
             continue
         observations[t] = instant.observations
         vertices, _ = model.forward(betas, steps[t].pose.astype(np.float64), steps[t].transl)
-        quality, seen = frame_quality(setup, clothing, instant, vertices, StopReason.CONVERGED, None, None)
+        quality, seen = frame_quality(setup, clothing, instant, vertices, steps[t].stop_reason, None, None)
         # the distance from the dressed body, as in all other frames
         qualities[t] = replace(quality, depth_residual_m=steps[t].gap_m)
         examined.append(quality)
@@ -253,7 +262,7 @@ def _result(
         garments_m=tracker.shape.garments(),
         frames=tuple(qualities),
         coverage=coverage,
-        stop_reason=StopReason.CONVERGED,
+        stop_reason=Counter(s.stop_reason for s in steps).most_common(1)[0][0],
         converged=sum(q.believed for q in qualities) >= 0.9 * (T + len(lost)),
         flags=tuple(flags),
         hints=tuple(advice(qualities, sides, skipped)),
@@ -272,7 +281,7 @@ def _quality(s: Step) -> FrameQuality:
     flags = [f"not seen well enough, held where it was expected: {t}" for t in s.told] if coasting else list(s.told)
     believed = not coasting and s.gap_m < BELIEVED_GAP_M
     return FrameQuality(
-        s.index, float(s.gap_m), float(s.overlap), float(s.overlap), {}, tuple(flags), StopReason.CONVERGED, None,
+        s.index, float(s.gap_m), float(s.overlap), float(s.covered), {}, tuple(flags), s.stop_reason, None,
         believed,
     )  # fmt: skip
 

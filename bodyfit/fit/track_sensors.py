@@ -79,7 +79,7 @@ class Sensors:
         """Whether something stands before a room, or a room is not known."""
         for frame in frames:
             follower = self._known(frame)
-            if follower is None or not follower.sees(frame, frame.mask is not None):
+            if follower is None or not follower.sees_its_room(frame):
                 return True
             if follower.standing_out(frame)[0] > least_m2:
                 return True

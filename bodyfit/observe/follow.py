@@ -81,8 +81,6 @@ class FollowedView:
     label: NDArray[np.uint8]
     person: int
     before: int
-    readings: int
-    """how many pixels of the whole image have a reading, from every 16th of them"""
 
 
 @dataclass
@@ -98,12 +96,12 @@ class Follower:
     rules: NDArray[np.float32] = field(repr=False)
     _queue: NDArray[np.int32] = field(default_factory=lambda: np.empty(1, np.int32), repr=False)
 
-    def sees(self, frame: Frame, views_mask: bool) -> bool:
+    def sees_its_room(self, frame: Frame) -> bool:
         """Whether a frame shows this sensor's usual room: False once the sensor was moved."""
         known = self.background[::16, ::16]
         now = frame.depth[::16, ::16]
         both = (known > 0) & (now > 0)
-        if both.sum() < 50 or views_mask:
+        if both.sum() < 50:
             return True
         changed = np.abs(now - known)[both] > 3 * BEHIND_SHARE * known[both]
         return bool(changed.mean() < MOVED_SHARE)
@@ -167,8 +165,7 @@ class Follower:
             np.ascontiguousarray(frame.depth), flying, grid.row0, grid.col0, s, drawn, near_model, fx, fy, cx, cy,
             plane, room, mask, rules, self._queue, depth, label,
         )  # fmt: skip
-        readings = int((frame.depth[::16, ::16] > 0).sum())
-        return FollowedView(grid, depth, label, int(person), int(before), readings)
+        return FollowedView(grid, depth, label, int(person), int(before))
 
 
 def follower_of(observation: Observation) -> Follower:
