@@ -32,13 +32,14 @@ TABLE: dict[str, tuple[TRIPLE, TRIPLE, TRIPLE, TRIPLE]] = {
     "left_collar": ((0.0, 0.0, -0.05), (0.06, 0.14, 0.14), (-0.3, -0.5, -0.4), (0.3, 0.4, 0.7)),
     "head": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.12), (-0.7, -0.9, -0.5), (0.7, 0.9, 0.5)),
     "left_shoulder": ((0.10, -0.10, -0.95), (0.55, 0.50, 0.45), (-1.6, -2.4, -2.0), (2.2, 1.5, 1.6)),
-    "left_elbow": ((0.05, -0.55, 0.0), (0.45, 0.65, 0.12), (-1.6, -2.7, -0.4), (1.6, 0.1, 0.4)),
+    "left_elbow": ((0.05, -0.55, 0.0), (0.45, 0.65, 0.17), (-1.6, -2.7, -0.4), (1.6, 0.1, 0.4)),
     "left_wrist": ((0.0, 0.0, 0.0), (0.20, 0.20, 0.25), (-0.6, -0.6, -1.2), (0.6, 0.6, 1.2)),
     "left_hand": ((0.0, 0.0, -0.15), (0.08, 0.08, 0.25), (-0.3, -0.3, -1.6), (0.3, 0.3, 0.4)),
 }
 TWIST_AXES = {"elbow": 0, "knee": 1}
 """the axis about which a forearm and a calf turn about themselves; the other two are the bend and what little gives to
-the side"""
+the side. An elbow's 0.17 rad to the side are what its axis-angle, with 0.45 and 0.12 about the other axes, left it at
+its mean bend: real ones are hinges, but the wrist of a body with two joints an arm has to get where a real one does"""
 OTHER = ((0.0, 0.0, 0.0), (0.08, 0.08, 0.08), (-0.6, -0.6, -0.6), (0.6, 0.6, 0.6))
 """fingers, jaw and eyes of bodies that have them: depth says little about them"""
 
