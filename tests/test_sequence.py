@@ -14,7 +14,7 @@ from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import InputError
 from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.config import CLOTHING, FitConfig, SequenceConfig
-from bodyfit.fit.joint import FitSetup, Instant, _held_mesh, prior_shape, refine, together
+from bodyfit.fit.joint import FitSetup, Instant, held_body, prior_shape, refine, together
 from bodyfit.fit.mesh import GARMENTS, Mesh
 from bodyfit.fit.pose_prior import pose_prior
 from bodyfit.fit.problem import State
@@ -50,7 +50,7 @@ def setup(model: BodyModel) -> FitSetup:
 @pytest.fixture(scope="module")
 def mesh(setup: FitSetup) -> Mesh:
     """The body that is filmed and fitted: the mean one, without clothes."""
-    return _held_mesh(setup, 2, np.zeros(setup.model.num_betas + len(GARMENTS)), prior_shape(setup))
+    return held_body(setup, 2, np.zeros(setup.model.num_betas + len(GARMENTS)))
 
 
 @pytest.fixture(scope="module")

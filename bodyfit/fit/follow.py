@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
-from bodyfit.fit.joint import HELD
 from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorTerm
 from bodyfit.fit.pose_prior import PosePrior, log_rotation
-from bodyfit.fit.problem import Linearization, Problem, Scratch, State
+from bodyfit.fit.problem import HELD, Linearization, Problem, Scratch, State
 from bodyfit.fit.solver import StopReason, moved
 from bodyfit.fit.view import MARGIN_M, View
 from bodyfit.frame import Frame

@@ -16,9 +16,9 @@ from bodyfit.fit.config import CLOTHING, UNDECIDED, Clothing, FitConfig, Stage
 from bodyfit.fit.initialize import Shape, Start, Starter, seen_stature, shape_of_height
 from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.limbs import LimbStages, improve_limbs
-from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, mesh_for
+from bodyfit.fit.mesh import GARMENTS, Mesh, garment_fields, held_mesh, mesh_for
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
-from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
+from bodyfit.fit.problem import HELD, Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.rig import motion_of, seen_late
 from bodyfit.fit.sequence import is_sequence, refine_sequence
 from bodyfit.fit.solver import Refiner, Solution, solve
@@ -234,7 +234,7 @@ def refine(
     rest = [i for i in range(T) if i not in set(chosen.tolist())]
     if rest:
         followed = _poses_only(
-            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], shape, prior,
+            setup, clothing, [instants[i] for i in rest], rotations[rest], transl[rest], part.shape[0], prior,
             velocity[rest], cancelled,
         )  # fmt: skip
         rotations[rest], transl[rest] = followed.state.rotations, followed.state.transl
@@ -313,22 +313,11 @@ def motion_between(instants: Sequence[Instant], state: State) -> NDArray[np.floa
     return motion_of(state.rotations, state.transl, [i.timestamp_s for i in instants], WARM_GAP_S)
 
 
-def _held_mesh(setup: FitSetup, level: int, found: NDArray[np.float64], shape: Shape) -> Mesh:
-    """The body of a found shape (S + garments,) as a mesh with one direction, to be held still by its prior."""
-    S = setup.model.num_betas
-    directions = garment_directions(setup.model, shape.mean + found[:S])
-    mesh = mesh_for(setup.model, level, S, shape.mean, directions)
-    return replace(
-        mesh,
-        template=(mesh.template + mesh.shapedirs @ found.astype(np.float32)).astype(np.float32),
-        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
-        joint_template=mesh.joint_template + mesh.jointdirs @ found,
-        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
-        num_betas=1,
-    )
-
-
-HELD = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
+def held_body(setup: FitSetup, level: int, found: NDArray[np.float64]) -> Mesh:
+    """The body of a found shape (S + garments,) about the prior's mean, to be held still by its prior."""
+    S, mean = setup.model.num_betas, prior_shape(setup).mean
+    directions = garment_directions(setup.model, mean + found[:S])
+    return held_mesh(mesh_for(setup.model, level, S, mean, directions), found)
 
 
 def _limbs_again(
@@ -344,10 +333,10 @@ def _limbs_again(
     Returns what was found, unchanged where nothing helped, first; of a single instant then what explains it nearly as
     well with a limb elsewhere.
     """
-    shape, prior, c = prior_shape(setup), pose_prior(setup.model.joint_names), setup.config
+    prior, c = pose_prior(setup.model.joint_names), setup.config
     stage = c.limbs_again
     spheres = spheres_for(setup, stage)
-    mesh = _held_mesh(setup, stage.level, found.shape, shape)
+    mesh = held_body(setup, stage.level, found.shape)
     last, stop = replace(stage, iterations=4), cancelled or (lambda: False)
     how = LimbStages(stage, c.reach, last, 2, prior, stop, c.arms_tasted)
     rotations, transl = found.rotations.copy(), found.transl.copy()
@@ -407,14 +396,13 @@ def _poses_only(
     rotations: NDArray[np.float64],
     transl: NDArray[np.float64],
     found: NDArray[np.float64],
-    shape: Shape,
     prior: PosePrior,
     velocity: NDArray[np.float64],
     cancelled: Callable[[], bool] | None,
 ) -> Solution:
     """Each instant alone, with the shape held where the chosen instants put it."""
     stage = replace(setup.config.refine[-1], level=1, pixels=2000)
-    held = _held_mesh(setup, stage.level, found, shape)
+    held = held_body(setup, stage.level, found)
     n = len(instants)
     state = State(rotations, transl, np.zeros((n, 1)), np.arange(n))
     problem = _problem(setup, clothing, held, stage, instants, prior, HELD, velocity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,4 +135,16 @@ def mesh_for(
         vertex_ids=np.asarray(ids),
         num_betas=num_betas,
         joint_names=model.joint_names,
+    )
+
+
+def held_mesh(mesh: Mesh, shape: NDArray[np.float64]) -> Mesh:
+    """The mesh of one shape, with one direction left for a prior to hold still (`bodyfit.fit.problem.HELD`)."""
+    return replace(
+        mesh,
+        template=(mesh.template + mesh.shapedirs @ shape.astype(np.float32)).astype(np.float32),
+        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
+        joint_template=mesh.joint_template + mesh.jointdirs @ shape,
+        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
+        num_betas=1,
     )

@@ -45,18 +45,6 @@ def joint_mesh(mesh: Mesh, cov: NDArray[np.float64], free: int, rest: NDArray[np
     )
 
 
-def held_mesh(mesh: Mesh, shape: NDArray[np.float64]) -> Mesh:
-    """The mesh of one shape, with one direction left that its prior holds still."""
-    return replace(
-        mesh,
-        template=(mesh.template + mesh.shapedirs @ shape.astype(np.float32)).astype(np.float32),
-        shapedirs=np.ascontiguousarray(mesh.shapedirs[:, :, :1]),
-        joint_template=mesh.joint_template + mesh.jointdirs @ shape,
-        jointdirs=np.ascontiguousarray(mesh.jointdirs[:, :, :1]),
-        num_betas=1,
-    )
-
-
 @dataclass
 class Keyframe:
     """A frame that told of the shape: its pose, its views, and its factor ½ xᵀΛx - ηᵀx."""

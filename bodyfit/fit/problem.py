@@ -57,6 +57,10 @@ class ShapeGaussian:
     precision: NDArray[np.float64]
 
 
+HELD = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
+"""holds the one direction of a shape that has been decided (`bodyfit.fit.mesh.held_mesh`)"""
+
+
 @dataclass
 class Linearization:
     """Normal equations: A (N, Q, Q) of the poses, B (N, Q, S), C (G, S, S), gradients, costs of the groups (G,) and of

@@ -24,7 +24,7 @@ from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
-from bodyfit.fit.problem import Problem, Scratch, ShapeGaussian, State
+from bodyfit.fit.problem import HELD, Problem, Scratch, State
 from bodyfit.fit.retrace import Retracing, Way, retrace
 from bodyfit.fit.rig import seen_late
 from bodyfit.fit.smooth import REACH, USUAL_FLICKER, acceleration_sigmas, flicker, smooth_terms
@@ -41,7 +41,6 @@ ALONE_STEPS = 3
 """so many steps of each instant alone show how much its evidence errs by itself"""
 SMALL_ENOUGH = 1e-3
 """two steps in a row that lower the cost by less than this share end the descent"""
-HELD_SHAPE = ShapeGaussian(np.zeros(1), np.full((1, 1), 1e12))
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Chain:
     """What is known of a moving person before the poses are solved together.
 
     views: each instant's; times_s (T,) seconds; mesh: the body at its found shape, with one direction that is not used
-    (`_held_mesh` of a joint fit); sigma_behind_m: how far the skin may lie behind the seen surface; delays_s: for each
+    (`held_body` of a joint fit); sigma_behind_m: how far the skin may lie behind the seen surface; delays_s: for each
     instant's views, by how much later they were taken, None where all are of one time; velocity (T, Q) rad/s and m/s:
     how the poses move meanwhile.
     """
@@ -112,7 +111,7 @@ def refine_sequence(
     Raises:
         InputError: not as many poses as instants.
     """
-    from bodyfit.fit.joint import _held_mesh, motion_between, prior_shape, spheres_for
+    from bodyfit.fit.joint import held_body, motion_between, spheres_for
 
     how = terms or setup.config.sequence or SequenceConfig()
     if len(instants) != len(start.rotations):
@@ -121,7 +120,7 @@ def refine_sequence(
     chain = Chain(
         [[make_view(o, how.pixels) for o in instant.observations] for instant in instants],
         np.array([i.timestamp_s for i in instants]),
-        _held_mesh(setup, how.level, start.shape, prior_shape(setup)),
+        held_body(setup, how.level, start.shape),
         pose_prior(setup.model.joint_names),
         clothing.sigma_behind_m,
         setup.config,
@@ -406,7 +405,7 @@ def _problem(chain: Chain, terms: SequenceConfig, first: int, end: int) -> Probl
     mean = np.broadcast_to(chain.prior.mean, (end - first, *chain.prior.mean.shape))
     plain = Problem(
         chain.mesh, views, np.array(items, np.int64).reshape(-1, 2), sequence_stage(chain.config, terms), chain.config,
-        chain.prior, mean, HELD_SHAPE, chain.sigma_behind_m, spheres=chain.spheres,
+        chain.prior, mean, HELD, chain.sigma_behind_m, spheres=chain.spheres,
     )  # fmt: skip
     if chain.velocity is None or not chain.velocity.any():
         return plain

@@ -9,10 +9,9 @@ import numpy as np
 from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.follow import Pose
 from bodyfit.fit.hypotheses import ARMS, with_arm
-from bodyfit.fit.joint import HELD
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior, log_rotation
-from bodyfit.fit.problem import Problem, State
+from bodyfit.fit.problem import HELD, Problem, State
 from bodyfit.fit.solver import solve
 from bodyfit.fit.view import View
 from bodyfit.rotation import matrix_from_axis_angle

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.config import Clothing
 from bodyfit.fit.joint import FitSetup, garment_directions, prior_shape
-from bodyfit.fit.mesh import GARMENTS, Mesh, mesh_for
-from bodyfit.fit.online_shape import OnlineShape, held_mesh, joint_mesh
+from bodyfit.fit.mesh import GARMENTS, Mesh, held_mesh, mesh_for
+from bodyfit.fit.online_shape import OnlineShape, joint_mesh
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.track_config import TrackConfig
 
