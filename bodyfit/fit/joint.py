@@ -382,7 +382,8 @@ def together(
     if terms is None or setup.method != "lm" or not is_sequence(times, terms):
         return found
     if any(abs(o.timestamp_s - i.timestamp_s) > OUT_OF_STEP_S for i in instants for o in i.observations):
-        return found  # it takes what all sensors saw of an instant as seen at once
+        # views are moved along the motion that was found before, which is held: good for a few milliseconds
+        return found
     return refine_sequence(
         setup, clothing, instants, found, terms=terms, cancelled=cancelled,
         progress=lambda stage, fraction: progress(stage, 0.8 + 0.1 * fraction),
