@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.pose_prior import log_rotation
 from bodyfit.fit.problem import Problem, Scratch, State
 from bodyfit.rotation import matrix_from_axis_angle
 
@@ -167,8 +168,6 @@ def motion_of(
 ) -> NDArray[np.float64]:
     """(T, Q) velocity of each pose, rad/s and m/s, by differences to the instants before and after that are at most
     `gap_s` away; zero where there is none."""
-    from bodyfit.fit.pose_prior import log_rotation
-
     T, J = rotations.shape[:2]
     out = np.zeros((T, 3 * J + 3))
     for n in range(T):

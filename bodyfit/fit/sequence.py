@@ -150,7 +150,7 @@ def solve_chain(
     T, J = rotations.shape[:2]
     Q = 3 * J + 3
     linked = linked_instants(chain.times_s, terms.most_gap_s)
-    soles = soles_of(chain.mesh, np.zeros(1))
+    soles = soles_of(chain.mesh)
     out = Poses(
         rotations.copy(), transl.copy(), np.zeros((T, Q, Q)) if cov is None else cov.copy(), 0, StopReason.CONVERGED,
         np.zeros((T, len(soles.rest))),

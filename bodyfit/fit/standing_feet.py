@@ -49,17 +49,17 @@ def joints_below(parents: NDArray[np.int32]) -> NDArray[np.bool_]:
     return below
 
 
-def soles_of(mesh: Mesh, shape: NDArray[np.float64]) -> Soles:
-    """The soles of a mesh at a shape (S,)."""
+def soles_of(mesh: Mesh) -> Soles:
+    """The soles of a mesh whose shape is held: that of its template."""
     ids = mesh.floor_vertices
-    rest = mesh.template[ids].astype(np.float64) + mesh.shapedirs[ids].astype(np.float64) @ shape
+    rest = mesh.template[ids].astype(np.float64)
     J = len(mesh.parents)
     weights = np.zeros((len(ids), J))
     for k in range(mesh.weights.shape[1]):
         np.add.at(weights, (np.arange(len(ids)), mesh.weight_joints[ids, k]), mesh.weights[ids, k].astype(np.float64))
     below = joints_below(mesh.parents)
     foot = (mesh.template[ids, 0] < 0).astype(np.int64)
-    return Soles(rest, weights, foot, mesh.joint_template + mesh.jointdirs @ shape, mesh.parents, below)
+    return Soles(rest, weights, foot, mesh.joint_template, mesh.parents, below)
 
 
 def sole_places(
