@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,10 @@ def looked_at(
     said: Sequence[NDArray[np.float64]] | None = None,
     only: int | None = None,
 ) -> list[Instant]:
-    """The instants (or one of them) as observations, with the sensors where they are said to stand."""
+    """The instants (or one of them) as observations, with the sensors where they are said to stand; as `bodyfit.fit`
+    has it, a sensor that does not find the person is left out of an instant, and an instant that none has is left out.
+    """
+    from bodyfit.errors import FrameError, PersonNotFoundError
     from bodyfit.fit.joint import Instant
     from bodyfit.observe.observation import observe
 
@@ -173,9 +176,23 @@ def looked_at(
             frame = take.instants[t].frames[take.sensors[0].name]
             T = frame.T_world_depth if said is None else said[k]
             frame = replace(frame, T_world_depth=T, timestamp_s=float(seconds))
-            seen.append(observe(frame, gravity_world=take.gravity_world))
-        instants.append(Instant(t, float(seconds), tuple(seen)))
+            try:
+                seen.append(observe(frame, gravity_world=take.gravity_world))
+            except (PersonNotFoundError, FrameError):
+                continue
+        if seen:
+            instants.append(Instant(t, float(seconds), tuple(seen)))
     return instants
+
+
+def or_refusal(make: Callable[[], Record]) -> Record:
+    """What is made, or why the library refused it: a case like others, and counted."""
+    from bodyfit.errors import BodyfitError
+
+    try:
+        return make()
+    except BodyfitError as refusal:
+        return {"refused": str(refusal)}
 
 
 def fitted(model: BodyModel, case: Case, instants: Sequence[Instant], *, refine: bool = False) -> FitResult:
@@ -217,18 +234,17 @@ def place_errors(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple
 
 def compare(model: BodyModel, case: Case, takes: Sequence[Take], times_s: Sequence[float]) -> Record:
     """One instant seen by all sensors, and by each alone; sensors where they stand."""
-    from bodyfit.errors import BodyfitError
-
     middle = len(times_s) // 2
-    together = looked_at(takes, times_s, only=middle)[0]
-    record: Record = {"together": body_errors(model, takes, fitted(model, case, [together]), [middle]), "alone": []}
-    for seen in together.observations:
-        try:
-            alone = fitted(model, case, [replace(together, observations=(seen,))])
-            record["alone"].append(body_errors(model, takes, alone, [middle]))
-        except BodyfitError as refusal:
-            record["alone"].append({"refused": str(refusal)})
-    return record
+    instants = looked_at(takes, times_s, only=middle)
+    seen = instants[0].observations if instants else ()
+    if len(seen) < len(takes):
+        return {"refused": f"{len(seen)} of {len(takes)} sensors find the person"}
+
+    def of(instant: Instant) -> Record:
+        return body_errors(model, takes, fitted(model, case, [instant]), [middle])
+
+    alone = [or_refusal(lambda o=o: of(replace(instants[0], observations=(o,)))) for o in seen]
+    return {"together": of(instants[0]), "alone": alone}
 
 
 def find_places(model: BodyModel, case: Case, takes: Sequence[Take], times_s: Sequence[float]) -> Record:
@@ -236,16 +252,26 @@ def find_places(model: BodyModel, case: Case, takes: Sequence[Take], times_s: Se
     rng = np.random.default_rng([0x816, case.seed, 2])
     true = [take.T_world_depth[0] for take in takes]
     said = [true[0], *(disturbed(T, rng) for T in true[1:])]
-    result = fitted(model, case, looked_at(takes, times_s, said), refine=True)
+    instants = looked_at(takes, times_s, said)
+    names = [take.sensors[0].name for take in takes]
+    # the sensor that is held is the one that sees the person first: it has to be the one said to stand where it does
+    while instants and instants[0].observations[0].sensor != names[0]:
+        instants.pop(0)
+    seen = [o.sensor for i in instants for o in i.observations]
+    if set(seen) != set(names):
+        return {"refused": f"{len(set(seen))} of {len(names)} sensors find the person"}
+    result = fitted(model, case, instants, refine=True)
+    of_name = {place.name: place for place in result.sensors}
     out = []
-    for k, place in enumerate(result.sensors):
-        if k > 0:
-            out.append({
-                "said": place_errors(true[k], place.given), "found": place_errors(true[k], place.T_world_depth),
-                "sd": (place.moved_sd_m, place.turned_sd_deg), "flags": list(place.flags),
-                "delay_s": place.delay_s, "delay_sd_s": place.delay_sd_s,
-            })  # fmt: skip
-    return {"places": out, "body": body_errors(model, takes, result, range(len(times_s)))}
+    for k in range(1, len(names)):
+        place = of_name[names[k]]
+        out.append({
+            "said": place_errors(true[k], place.given), "found": place_errors(true[k], place.T_world_depth),
+            "sd": (place.moved_sd_m, place.turned_sd_deg), "flags": list(place.flags),
+            "delay_s": place.delay_s, "delay_sd_s": place.delay_sd_s,
+        })  # fmt: skip
+    unseen = len(names) * len(times_s) - len(seen)
+    return {"places": out, "unseen": unseen, "body": body_errors(model, takes, result, [i.index for i in instants])}
 
 
 def work(seed: int) -> Record:
@@ -257,16 +283,16 @@ def work(seed: int) -> Record:
     times = (np.arange(INSTANTS) * GAP_S).tolist()
     takes = film_rig(model, case, times)
     began = time.process_time()
-    record: Record = {**vars(case), "compared": compare(model, case, takes, times)}
+    record: Record = {**vars(case), "compared": or_refusal(lambda: compare(model, case, takes, times))}
     middle = time.process_time()
-    record["sought"] = find_places(model, case, takes, times)
+    record["sought"] = or_refusal(lambda: find_places(model, case, takes, times))
     record["cpu_s"] = (middle - began, time.process_time() - middle)
     record["clocks"] = None
     if seed % CLOCK_EVERY == 0:
-        times = (np.arange(CLOCK_INSTANTS) * CLOCK_GAP_S).tolist()
+        close = (np.arange(CLOCK_INSTANTS) * CLOCK_GAP_S).tolist()
         delays = [0.0] + [case.delay_s * (-1) ** k for k in range(1, case.sensors)]
-        late = film_rig(model, case, times, delays)
-        record["clocks"] = {"delays_s": delays[1:], **find_places(model, case, late, times)}
+        late = film_rig(model, case, close, delays)
+        record["clocks"] = {"delays_s": delays[1:], **or_refusal(lambda: find_places(model, case, late, close))}
     return record
 
 
@@ -274,7 +300,7 @@ def report(records: list[Record]) -> str:
     """The study's findings as markdown."""
     lines = [
         f"{len(records)} rigs, seeds {records[0]['seed']} to {records[-1]['seed']}: {compared_text(records)}",
-        "", places_text(records), "", clocks_text(records),
+        "", places_text(records), "", clocks_text(records), *refusals(records),
     ]  # fmt: skip
     cpu = np.array([r["cpu_s"] for r in records])
     lines += ["", f"CPU seconds of a rig, one thread, median: comparison {np.median(cpu[:, 0]):.0f}, places"
@@ -282,9 +308,27 @@ def report(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
+def refusals(records: list[Record]) -> list[str]:
+    """What was not fitted at all, or from fewer looks, and so is in none of the figures."""
+    lines = []
+    for r in records:
+        for what in ("compared", "sought", "clocks"):
+            if r[what] is not None and "refused" in r[what]:
+                lines.append(f"- seed {r['seed']}, {what}: refused, {r[what]['refused']}")
+            # records of rigs that all sensors saw at all times may be without the number
+            elif r[what] is not None and r[what].get("unseen"):
+                lines.append(
+                    f"- seed {r['seed']}, {what}: images in which the person was not found: {r[what]['unseen']}"
+                )
+    return ["", *lines] if lines else []
+
+
 def compared_text(records: list[Record]) -> str:
     """All sensors against each alone, one instant."""
     rows, better = [], {}
+    records = [r for r in records if "refused" not in r["compared"]]
+    if not records:
+        return "none was compared."
     scores = (("joints_m", "joints"), ("vertices_m", "vertices"), ("rest_m", "rest pose"), ("stature_m", "stature"))
     for key, name in scores:
         together, best, every = [], [], []
@@ -308,6 +352,9 @@ def compared_text(records: list[Record]) -> str:
 
 def places_text(records: list[Record]) -> str:
     """Places said wrong, and found."""
+    records = [r for r in records if "refused" not in r["sought"]]
+    if not records:
+        return "No places were found."
     groups = [("all", records)] + [(k, [r for r in records if r["kind"] == k]) for k in dict.fromkeys(KINDS)]
     rows = []
     for name, some in groups:
@@ -348,7 +395,7 @@ def clocks_text(records: list[Record]) -> str:
     """Clocks out of step, and found."""
     rows = []
     for r in records:
-        if r["clocks"] is None:
+        if r["clocks"] is None or "refused" in r["clocks"]:
             continue
         for delay, p in zip(r["clocks"]["delays_s"], r["clocks"]["places"], strict=True):
             rows.append((
@@ -373,7 +420,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked: Any = parser.parse_args(arguments)
 
     def told(r: Record, done: int) -> None:
-        found = [f"{p['found'][0] * 1000:.1f} mm {p['found'][1]:.2f}°" for p in r["sought"]["places"]]
+        places = r["sought"].get("places", ())
+        found = [f"{p['found'][0] * 1000:.1f} mm {p['found'][1]:.2f}°" for p in places] or ["refused"]
         print(
             f"{done:4d} seed {r['seed']} {r['sensors']} {r['kind']:7s} {r['clothing']:6s} {', '.join(found)}",
             flush=True,

@@ -30,6 +30,11 @@ def coldstart(study: ModuleType) -> ModuleType:
 
 
 @pytest.fixture
+def rigs(study: ModuleType) -> ModuleType:
+    return importlib.import_module("rigs")
+
+
+@pytest.fixture
 def calibration(study: ModuleType) -> ModuleType:
     return importlib.import_module("calibration")
 
@@ -211,3 +216,29 @@ def test_only_what_is_claimed_is_counted(calibration: ModuleType) -> None:
     # crosswise, a body is held to what the others chose: the odd one out is not covered
     crosswise = calibration.crosswise([record(s, 0.03 if s == 14 else 0.01) for s in range(10, 20)])
     assert crosswise(record(14, 0.03))["tight"]["stature"] < 0.007 < crosswise(record(10, 0.01))["tight"]["stature"]
+
+
+def test_a_rig_that_is_refused_is_counted_and_in_no_figure(rigs: ModuleType) -> None:
+    def refuse() -> None:
+        raise InputError("refine_extrinsics", "two or more sensors", "one")
+
+    errors = {"joints_m": 0.005, "vertices_m": 0.006, "rest_m": 0.007, "stature_m": 0.008, "believed": True}
+    place = {"said": (0.02, 1.0, 0.03), "found": (0.002, 0.1, 0.003), "sd": (0.002, 0.1), "delay_s": 0.01,
+             "delay_sd_s": 0.001}  # fmt: skip
+    sought = {"places": [place], "unseen": 0, "body": errors}
+    good = {
+        **vars(rigs.case_of(400)), "compared": {"together": errors, "alone": [errors, rigs.or_refusal(refuse)]},
+        "sought": sought, "clocks": {"delays_s": [0.01], **sought}, "cpu_s": (1.0, 1.0),
+    }  # fmt: skip
+    refused = {
+        **vars(rigs.case_of(401)), "compared": rigs.or_refusal(refuse), "sought": {**sought, "unseen": 3},
+        "clocks": rigs.or_refusal(refuse), "cpu_s": (1.0, 1.0),
+    }  # fmt: skip
+    said = rigs.report([good, refused])
+    assert "1 fits of one sensor were refused" in said and said.count("| 400, azure |") == 1
+    for what in ("compared", "clocks"):
+        assert f"- seed 401, {what}: refused, refine_extrinsics: expected two or more sensors, found one" in said
+    assert "- seed 401, sought: images in which the person was not found: 3" in said and "seed 400" not in said
+    assert rigs.compared_text([good]) == rigs.compared_text([good, refused])
+    none = {**refused, "sought": rigs.or_refusal(refuse)}
+    assert "none was compared" in rigs.report([none]) and "No places were found" in rigs.report([none])
