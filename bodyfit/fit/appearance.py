@@ -156,9 +156,10 @@ class Appearance:
         N = len(points)
         at, normals, facing = np.empty((N, 3), np.float32), np.empty((N, 3), np.float32), np.empty(N, np.float32)
         joint_motions(rotations, joints, mesh.parents, view.R_cw, view.t_cw, transl, G, posed)
-        K.place_with_normals(
-            points, cloud.normals, cloud.weight_joints, cloud.weights, G, posed, joints, at, normals
-        )  # fmt: skip
+        skin(points, cloud.weight_joints, cloud.weights, G, posed, joints, at)
+        # a normal turns with its joints and goes nowhere: as if each joint stayed where its rotation takes it
+        turned = (G @ joints[:, :, None])[:, :, 0]
+        skin(cloud.normals, cloud.weight_joints, cloud.weights, G, turned, joints, normals)
         c = self.config
         margin = max(2, round(c.edge_m * view.px_per_m))
         assert frame.T_color_depth is not None
@@ -291,9 +292,8 @@ class Appearance:
             )  # fmt: skip
         c = self.config
         found = sight.colors / (lit[seen] * light.gain)
-        pace = np.ones(len(seen), np.float32)
         K.remember(
-            seen, sight.colors, found, factor, sight.facing, pace, np.float32(c.robust), np.float32(c.most_frames),
+            seen, sight.colors, found, factor, sight.facing, np.float32(c.robust), np.float32(c.most_frames),
             self.albedo, self.weight, self.variance,
         )  # fmt: skip
         self.frames += 1

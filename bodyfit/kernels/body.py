@@ -25,6 +25,17 @@ def rest_shape(template, shapedirs, betas, out):
             out[v, c] = template[v, c] + acc
 
 
+@njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
+def shaped_joints(joint_template, jointdirs, shape, out):
+    """out (J, 3) = joint_template (J, 3) + jointdirs (J, 3, S) · shape (S,), float64."""
+    for j in range(joint_template.shape[0]):
+        for r in range(3):
+            acc = joint_template[j, r]
+            for s in range(shape.shape[0]):
+                acc += jointdirs[j, r, s] * shape[s]
+            out[j, r] = acc
+
+
 @njit(nogil=True, cache=True, forceinline=True)
 def joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed):
     """World motion of each joint, seen from a camera.

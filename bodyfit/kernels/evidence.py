@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape, skin
+from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape, shaped_joints, skin
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.raster import barycentrics, draw_faces
 
@@ -225,12 +225,7 @@ def linearize_view(
     n_params = 3 * n_joints + 3 + n_shape
     height, width = depth.shape
     joints = np.empty((n_joints, 3), np.float64)
-    for j in range(n_joints):
-        for r in range(3):
-            acc = joint_template[j, r]
-            for s in range(n_shape):
-                acc += jointdirs[j, r, s] * shape[s]
-            joints[j, r] = acc
+    shaped_joints(joint_template, jointdirs, shape, joints)
     G = np.empty((n_joints, 3, 3), np.float64)
     posed = np.empty((n_joints, 3), np.float64)
     joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed)

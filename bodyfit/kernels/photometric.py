@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape
+from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape, shaped_joints, skin
 from bodyfit.kernels.evidence import BLOCK, add_products, surface_row
 from bodyfit.kernels.raster import barycentrics
 
@@ -36,39 +36,6 @@ def sh_basis(x, y, z):
     """The nine real spherical harmonics of order 0 to 2 at a unit vector, without their constant factors."""
     one = np.float32(1.0)
     return one, x, y, z, x * y, y * z, np.float32(3.0) * z * z - one, x * z, x * x - y * y
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def place_with_normals(rest, rest_normals, weight_joints, weights, G, posed, joints, points, normals):
-    """Fills points (N, 3) and normals (N, 3, nearly unit): the rest ones moved by their joints (G, posed)."""
-    n_joints = joints.shape[0]
-    motion = np.empty((n_joints, 12), np.float32)
-    for j in range(n_joints):
-        for r in range(3):
-            t = posed[j, r]
-            for c in range(3):
-                motion[j, 4 * r + c] = G[j, r, c]
-                t -= G[j, r, c] * joints[j, c]
-            motion[j, 4 * r + 3] = t
-    m = np.empty(12, np.float32)
-    for v in range(rest.shape[0]):
-        for i in range(12):
-            m[i] = np.float32(0.0)
-        for k in range(weights.shape[1]):
-            w = weights[v, k]
-            if w == np.float32(0.0):
-                break
-            j = weight_joints[v, k]
-            for i in range(12):
-                m[i] += w * motion[j, i]
-        x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
-        points[v, 0] = m[0] * x + m[1] * y + m[2] * z + m[3]
-        points[v, 1] = m[4] * x + m[5] * y + m[6] * z + m[7]
-        points[v, 2] = m[8] * x + m[9] * y + m[10] * z + m[11]
-        x, y, z = rest_normals[v, 0], rest_normals[v, 1], rest_normals[v, 2]
-        normals[v, 0] = m[0] * x + m[1] * y + m[2] * z
-        normals[v, 1] = m[4] * x + m[5] * y + m[6] * z
-        normals[v, 2] = m[8] * x + m[9] * y + m[10] * z
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -211,13 +178,12 @@ def sample_points(points, seen, image, intrinsics, colors, steepness):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def remember(seen, colors, found, factor, facing, pace, robust, most, albedo, weight, variance):
+def remember(seen, colors, found, factor, facing, robust, most, albedo, weight, variance):
     """One frame's colours into the running means: albedo (N, 3), weight (N,), variance (N,) of the residual.
 
     colors (n, 3): the image at the points `seen` (n,); found (n, 3): without light and gain; factor (n,): what its
-    part's brightness is beside the light's; pace (n,): weight for how still the point is. What differs from a known
-    albedo by more than `robust` hardly counts, and neither does what is saturated or black. `most` caps the weight, so
-    that very old frames fade.
+    part's brightness is beside the light's. What differs from a known albedo by more than `robust` hardly counts, and
+    neither does what is saturated or black. `most` caps the weight, so that very old frames fade.
     """
     for i in range(seen.shape[0]):
         v = seen[i]
@@ -225,7 +191,7 @@ def remember(seen, colors, found, factor, facing, pace, robust, most, albedo, we
         if brightest > np.float32(0.98) or brightest < np.float32(0.02):
             continue
         f = np.float32(1.0) / factor[i]
-        w = facing[v] * facing[v] * pace[i]
+        w = facing[v] * facing[v]
         before = min(weight[v], most)
         if before > 0:
             d0, d1, d2 = found[i, 0] * f - albedo[v, 0], found[i, 1] * f - albedo[v, 1], found[i, 2] * f - albedo[v, 2]
@@ -284,12 +250,7 @@ def linearize_points(
     n_params = 3 * n_joints + 3 + n_shape
     height, width = image.shape[0], image.shape[1]
     joints = np.empty((n_joints, 3), np.float64)
-    for j in range(n_joints):
-        for r in range(3):
-            acc = joint_template[j, r]
-            for s in range(n_shape):
-                acc += jointdirs[j, r, s] * shape[s]
-            joints[j, r] = acc
+    shaped_joints(joint_template, jointdirs, shape, joints)
     G = np.empty((n_joints, 3, 3), np.float64)
     posed = np.empty((n_joints, 3), np.float64)
     joint_motions(rotations, joints, parents, R_cw, t_cw, transl, G, posed)
@@ -302,13 +263,8 @@ def linearize_points(
     if want_rows:
         joint_shape_motion(jointdirs, parents, R_cw, G, motion)
     motion_f = motion.astype(np.float32)
-    offset = np.empty((n_joints, 3), np.float32)
-    for j in range(n_joints):
-        for r in range(3):
-            t = posed[j, r]
-            for c in range(3):
-                t -= G[j, r, c] * joints[j, c]
-            offset[j, r] = t
+    at = np.empty_like(template)
+    skin(rest, weight_joints, weights, G, posed, joints, at)
     H32 = np.zeros((n_params, n_params), np.float32)
     g32 = np.zeros(n_params, np.float32)
     rows = np.zeros((BLOCK, n_params + 1), np.float32)
@@ -325,16 +281,7 @@ def linearize_points(
     weight, least = np.float32(settings[POINT_WEIGHT]), np.float32(settings[LEAST_GRADIENT] ** 2)
     cost = 0.0
     for p in range(n_points):
-        x, y, z = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        a0, a1, a2 = rest[p, 0], rest[p, 1], rest[p, 2]
-        for k in range(weights.shape[1]):
-            w = weights[p, k]
-            if w == 0:
-                break
-            j = weight_joints[p, k]
-            x += w * (Gf[j, 0, 0] * a0 + Gf[j, 0, 1] * a1 + Gf[j, 0, 2] * a2 + offset[j, 0])
-            y += w * (Gf[j, 1, 0] * a0 + Gf[j, 1, 1] * a1 + Gf[j, 1, 2] * a2 + offset[j, 1])
-            z += w * (Gf[j, 2, 0] * a0 + Gf[j, 2, 1] * a1 + Gf[j, 2, 2] * a2 + offset[j, 2])
+        x, y, z = at[p, 0], at[p, 1], at[p, 2]
         if not z > np.float32(0.05):
             continue
         u, v = fx * x / z + cx, fy * y / z + cy
