@@ -12,7 +12,7 @@ import pytest
 from bodyfit.body.model import load_body_model
 from bodyfit.cli.main import app
 from bodyfit.export.result_npz import read_fit_npz
-from bodyfit.synthetic.motion import Scenario, film_motion
+from bodyfit.synthetic.motion import Scenario, plan_film
 from bodyfit.synthetic.write import write_take
 
 FRAMES = 14
@@ -21,9 +21,9 @@ MISSING = (6, 3)
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    take = film_motion(
+    take = plan_film(
         load_body_model(), 41, motion="wave", seconds=FRAMES / 30, heading_deg=10.0, scenario=Scenario(missing=MISSING)
-    )
+    ).take()
     return write_take(tmp_path_factory.mktemp("track") / "rec", take)
 
 

@@ -21,7 +21,7 @@ from bodyfit.synthetic.clips import clip_names
 from bodyfit.synthetic.clothing import wear
 from bodyfit.synthetic.everyday import MOVERS
 from bodyfit.synthetic.legs import FootTrack, ankle_places, legs_of, solve_leg, upright
-from bodyfit.synthetic.motion import MOTIONS, Filming, Scenario, film_motion, motion_poses, plan_film
+from bodyfit.synthetic.motion import MOTIONS, Filming, Scenario, motion_poses, plan_film
 from bodyfit.synthetic.subject import sample_subject
 from bodyfit.synthetic.take import sample_take
 
@@ -151,7 +151,7 @@ def test_legs_reach_where_their_feet_are(model: BodyModel) -> None:
 
 def test_a_film_is_the_same_each_time_and_its_truth_is_what_it_shows(model: BodyModel) -> None:
     film = plan_film(model, 9, motion="reach", seconds=0.2, sensor="d435")
-    take = film_motion(model, 9, motion="reach", seconds=0.2, sensor="d435")
+    take = film.take()
     assert len(film) == len(take.instants) == 6
     for k, (instant, again) in enumerate(zip(take.instants, film, strict=True)):
         frame = instant.frames["d435"]

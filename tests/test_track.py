@@ -18,7 +18,7 @@ from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import BACKGROUND, observe
-from bodyfit.synthetic.motion import film_motion
+from bodyfit.synthetic.motion import plan_film
 
 FRAMES = 36
 BEGUN = 3
@@ -31,7 +31,7 @@ def model() -> BodyModel:
 
 @pytest.fixture(scope="module")
 def film(model: BodyModel) -> Any:
-    return film_motion(model, 77, motion="turn", seconds=FRAMES / 30, sensor="azure", heading_deg=0.0)
+    return plan_film(model, 77, motion="turn", seconds=FRAMES / 30, sensor="azure", heading_deg=0.0).take()
 
 
 @pytest.fixture(scope="module")

@@ -277,31 +277,3 @@ def plan_film(
         model, subject, clothes, moved, seconds, fps, (device,), (T_world_depth,), scene, motion, seed, mask, studio,
         color_lag_s, scenario or Scenario(),
     )  # fmt: skip
-
-
-def film_motion(
-    model: BodyModel,
-    seed: int,
-    *,
-    motion: str,
-    seconds: float,
-    fps: float = 30.0,
-    sensor: str | SensorModel = "azure",
-    clothing: str = "tight",
-    mask: MaskKind = "none",
-    color: bool = False,
-    color_stride: int = 2,
-    exposure_wanders: bool = False,
-    color_lag_s: float = 0.0,
-    subject: Subject | None = None,
-    sex: str | None = None,
-    off_model_mm_rms: float = 3.0,
-    heading_deg: float | None = None,
-    scenario: Scenario | None = None,
-) -> Take:
-    """`plan_film`, shot and all in memory."""
-    return plan_film(
-        model, seed, motion=motion, seconds=seconds, fps=fps, sensor=sensor, clothing=clothing, mask=mask, color=color,
-        color_stride=color_stride, exposure_wanders=exposure_wanders, color_lag_s=color_lag_s, subject=subject, sex=sex,
-        off_model_mm_rms=off_model_mm_rms, heading_deg=heading_deg, scenario=scenario,
-    ).take()  # fmt: skip
