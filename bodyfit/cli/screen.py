@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def print_quality(result: FitResult) -> None:
         seen = [part for part, share in q.coverage.items() if share > 0]
         rows.append((
             str(q.frame_index),
-            f"{q.depth_residual_m * 1000:.1f} mm",
+            f"{q.depth_residual_m * 1000:.1f} mm" if isfinite(q.depth_residual_m) else "not seen",
             f"{q.silhouette_iou * 100:.0f} %",
             f"{len(seen)} of {len(q.coverage)}" if q.coverage else "not looked at",
             "" if q.believed else "NOT BELIEVED",

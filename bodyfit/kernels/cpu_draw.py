@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bodyfit.kernels.cpu_raster import FAR, NO_AREA, OVERLAP, TOO_LARGE, kernel, project_points
+from bodyfit.kernels.cpu_raster import FAR, NO_AREA, OVERLAP, TOO_LARGE, kernel, part, project_points
 from bodyfit.kernels.scalar import HALF, ONE, ZERO, signed_area
 
 FACES_AT_ONCE = 256
@@ -36,6 +36,35 @@ def find_reach(screen, samples, height, width, reach):
     reach[1] = min(np.int64(max(min(low, down), -ONE - ONE)) + 1, height - 1)
     reach[2] = max(np.int64(min(max(left, ZERO), across)) - 1, 0)
     reach[3] = min(np.int64(max(min(right, across), -ONE - ONE)) + 1, width - 1)
+
+
+@part
+def draw_face(nearest, ids, f, r0, r1, c0, c1, ua, va, ub, vb, uc, vc, qa, qb, qc):
+    """Draws face f, corners (u, v) on the grid of samples and q, into rows r0 to r1 - 1 and columns c0 to c1 - 1;
+    whether it was the nearest anywhere."""
+    inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
+    lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
+    lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
+    dq_b, dq_c = qb - qa, qc - qa
+    seen = False
+    for r in range(r0, r1):
+        dv = np.float32(np.int32(r)) - va
+        lb_row, lc_row = dv * lb_dv, dv * lc_dv
+        inside = False
+        for col in range(c0, c1):
+            du = np.float32(np.int32(col)) - ua
+            lb = du * lb_du + lb_row
+            lc = du * lc_du + lc_row
+            if min(lb, lc, ONE - lb - lc) >= -OVERLAP:
+                inside = True
+                q = qa + lb * dq_b + lc * dq_c
+                if q > nearest[r, col]:
+                    nearest[r, col] = q
+                    ids[r, col] = f
+                    seen = True
+            elif inside:
+                break  # a triangle is convex: the row has left it
+    return seen
 
 
 @kernel
@@ -122,26 +151,7 @@ def draw(screen, faces, samples, reach, areas, backs, nearest, ids):
             ua, va = (corners[0, k] + HALF) * n - HALF, (corners[1, k] + HALF) * n - HALF
             ub, vb = (corners[2, k] + HALF) * n - HALF, (corners[3, k] + HALF) * n - HALF
             uc, vc = (corners[4, k] + HALF) * n - HALF, (corners[5, k] + HALF) * n - HALF
-            inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
-            lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
-            lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
-            qb, qc = qb - qa, qc - qa
-            for r in range(r0, r1):
-                dv = np.float32(np.int32(r)) - va
-                lb_row, lc_row = dv * lb_dv, dv * lc_dv
-                inside = False
-                for col in range(c0, c1):
-                    du = np.float32(np.int32(col)) - ua
-                    lb = du * lb_du + lb_row
-                    lc = du * lc_du + lc_row
-                    if min(lb, lc, ONE - lb - lc) >= -OVERLAP:
-                        inside = True
-                        q = qa + lb * qb + lc * qc
-                        if q > nearest[r, col]:
-                            nearest[r, col] = q
-                            ids[r, col] = f
-                    elif inside:
-                        break  # a triangle is convex: the row has left it
+            draw_face(nearest, ids, f, r0, r1, c0, c1, ua, va, ub, vb, uc, vc, qa, qb, qc)
     backs_seen = False
     for k in range(n_backs):
         f = backs[k, 0]
@@ -161,27 +171,8 @@ def draw(screen, faces, samples, reach, areas, backs, nearest, ids):
         ua, va = (screen[a, 0] + HALF) * n - HALF, (screen[a, 1] + HALF) * n - HALF
         ub, vb = (screen[b, 0] + HALF) * n - HALF, (screen[b, 1] + HALF) * n - HALF
         uc, vc = (screen[c, 0] + HALF) * n - HALF, (screen[c, 1] + HALF) * n - HALF
-        inv = ONE / signed_area(ua, va, ub, vb, uc, vc)
-        lb_du, lb_dv = (vc - va) * inv, -(uc - ua) * inv
-        lc_du, lc_dv = -(vb - va) * inv, (ub - ua) * inv
-        qb, qc = qb - qa, qc - qa
-        for r in range(r0, r1):
-            dv = np.float32(np.int32(r)) - va
-            lb_row, lc_row = dv * lb_dv, dv * lc_dv
-            inside = False
-            for col in range(c0, c1):
-                du = np.float32(np.int32(col)) - ua
-                lb = du * lb_du + lb_row
-                lc = du * lc_du + lc_row
-                if min(lb, lc, ONE - lb - lc) >= -OVERLAP:
-                    inside = True
-                    q = qa + lb * qb + lc * qc
-                    if q > nearest[r, col]:
-                        nearest[r, col] = q
-                        ids[r, col] = f
-                        backs_seen = True
-                elif inside:
-                    break
+        if draw_face(nearest, ids, f, r0, r1, c0, c1, ua, va, ub, vb, uc, vc, qa, qb, qc):
+            backs_seen = True
     return backs_seen, n_fronts
 
 

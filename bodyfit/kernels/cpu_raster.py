@@ -26,7 +26,7 @@ from bodyfit.kernels.scalar import (
 kernel = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 # For what is called with arrays in a loop: a call, inlined by LLVM or not, counts each array's references up and down
 # in atomic instructions, which take longer than the work on a pixel. Inlined by Numba, without a loop of its own, it
-# leaves no call; what has loops is written out where it is needed.
+# leaves no call; with loops it may take longer than written out, which is to be measured.
 part = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", inline="always")
 
 # Neighbours overlap by this share of a triangle, so that rounding leaves no gap between them.
