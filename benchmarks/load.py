@@ -98,7 +98,7 @@ def request_bytes(recording: Path) -> tuple[bytes, bytes]:
     assert frame is not None
     wall = np.full_like(frame.depth, 3.0)
     nobody = instant_message([replace(frame, depth=wall, mask=None)], index=0, timestamp_s=0.0)
-    empty = pb.FitRequest(header=make_material(source).header(), instants=[nobody])
+    empty = pb.FitRequest(header=make_material(source).header, instants=[nobody])
     return whole.SerializeToString(), empty.SerializeToString()
 
 

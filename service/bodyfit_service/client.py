@@ -32,7 +32,7 @@ from bodyfit_service.received import (
 from bodyfit_service.retries import Retries, was_accepted
 
 if TYPE_CHECKING:
-    from bodyfit.recording.memory import FrameSource
+    from bodyfit.recording.source import FrameSource
     from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
     from bodyfit.body.measure import Measurement

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from bodyfit.errors import InputError
 from bodyfit_service.material import Material, make_material
 
 if TYPE_CHECKING:
-    from bodyfit.recording.memory import FrameSource
+    from bodyfit.recording.source import FrameSource
 
     from bodyfit.body.model import BodyModel
     from bodyfit.frame import Frame
@@ -44,7 +44,7 @@ class FitQuestion:
 
     def start(self) -> pb.FitRecordingStart:
         """The first message of FitRecording."""
-        return pb.FitRecordingStart(header=self.material.header(), options=self.options, outputs=self.outputs)
+        return pb.FitRecordingStart(header=self.material.header, options=self.options, outputs=self.outputs)
 
     def request(self, limits: ServerInfo | None) -> pb.FitRequest | None:
         """The message of Fit; None where it has to go as a stream.
@@ -56,7 +56,7 @@ class FitQuestion:
             return None
         if limits is not None and self.material.num_instants > limits.max_instants:
             return None
-        request = pb.FitRequest(header=self.material.header(), options=self.options, outputs=self.outputs)
+        request = pb.FitRequest(header=self.material.header, options=self.options, outputs=self.outputs)
         room = math.inf if limits is None else SHARE_OF_MESSAGE * limits.max_message_bytes
         size = 0
         for instant in self.material.instants():
@@ -151,7 +151,7 @@ def recorded_messages(
         InputError: a recording, frame or sensor that does not exist.
     """
     material = make_material(recording, frames, sensors)
-    start.header.CopyFrom(material.header())
+    start.header.CopyFrom(material.header)
 
     def messages() -> Iterator[pb.TrackRequest]:
         yield pb.TrackRequest(start=start)
@@ -205,7 +205,8 @@ class LiveMessages:
 
         from bodyfit_service.frames_wire import header_message
 
-        about = frames_recording(frames, self._gravity)
+        # sensors that are not triggered together have times of their own
+        about = frames_recording([replace(f, index=0, timestamp_s=0.0) for f in frames], self._gravity)
         self._start.header.CopyFrom(header_message(about.sensors, about.gravity_world))
         self._known = {s.name for s in about.sensors}
         return pb.TrackRequest(start=self._start)
