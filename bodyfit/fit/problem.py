@@ -23,6 +23,7 @@ from bodyfit.fit.photometric import ColorTerm, photometric_equations
 from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
+from bodyfit.watch import checkpoint
 
 
 @dataclass
@@ -200,12 +201,14 @@ class Problem:
         def work(lane: int) -> None:
             scratch = self._scratch[lane]
             for i in todo[lane::threads]:
+                checkpoint()
                 found[i] = self.item_equations(state, i, scratch, out.stats[i], want_rows=want_rows)
 
         if threads == 1:
             work(0)
         else:
             list(_pool(threads).map(work, range(threads)))
+        checkpoint()
         # summed in a fixed order, so that threads do not change the result
         for i in todo:
             n = self.items[i][0]
