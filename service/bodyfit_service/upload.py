@@ -146,7 +146,7 @@ class Uploads:
             upload = self._kept.get(request.resume.recording_id)
             # another's recording is not there at all
             if upload is None or upload.owner != owner:
-                raise NotFoundError("no recording of this id is kept: start over")
+                raise NotFoundError(request.resume.recording_id)
             upload.piece.clear()
             return upload
         if what != "start":
@@ -173,7 +173,7 @@ class Uploads:
         if upload.size + len(chunk.data) > self.settings.max_recording_bytes:
             raise TooLargeError(f"instants[{position}]: at most {self.settings.max_recording_mb} MiB a recording")
         if self.num_bytes + len(chunk.data) > self.settings.uploads_bytes:
-            raise QueueFullError("no room for more recordings", retry_after_s=self.settings.upload_kept_s)
+            raise QueueFullError(self.settings.upload_kept_s, "no room for more recordings")
         upload.piece += chunk.data
         if not chunk.last:
             return False
