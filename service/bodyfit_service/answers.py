@@ -55,7 +55,7 @@ class Doors:
         name = caller.name if caller is not None else host_of(context.peer())
         limit = self.per_caller if caller is None or caller.concurrent is None else caller.concurrent
         if self._inside[name] >= limit:
-            raise QueueFullError(1.0, f"{limit} requests of this client are being worked on already")
+            raise QueueFullError(f"{limit} requests of this client are being worked on already", retry_after_s=1.0)
         self._inside[name] += 1
         try:
             yield name

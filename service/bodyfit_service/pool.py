@@ -312,7 +312,7 @@ class Pool:
         """
         idle = any(w.ready and w.job is None for w in self.fit_workers)
         if not idle and len(self.waiting) >= self.queue_size:
-            raise QueueFullError(self.retry_after_s(), f"{len(self.waiting)} requests wait already")
+            raise QueueFullError(f"{len(self.waiting)} requests wait already", retry_after_s=self.retry_after_s())
         self._numbers += 1
         values = {"request_id": request_id, "progress": progress is not None}
         job = Job(what, self._numbers, payload, values, progress, asyncio.get_running_loop().create_future())
@@ -386,7 +386,7 @@ class Pool:
         """
         free = [w for w in self.track_workers if w.ready and len(w.streams) < self.streams_per_worker]
         if not free:
-            raise QueueFullError(5.0, f"{self.num_streams} streams are followed already")
+            raise QueueFullError(f"{self.num_streams} streams are followed already", retry_after_s=5.0)
         worker = min(free, key=lambda w: len(w.streams))
         self._numbers += 1
         stream = worker.streams[self._numbers] = LiveStream(self, worker, self._numbers)

@@ -146,7 +146,7 @@ class Uploads:
             upload = self._kept.get(request.resume.recording_id)
             # another's recording is not there at all
             if upload is None or upload.owner != owner:
-                raise NotFoundError(request.resume.recording_id)
+                raise NotFoundError("no recording of this id is kept: start over")
             upload.piece.clear()
             return upload
         if what != "start":
@@ -168,12 +168,11 @@ class Uploads:
             raise InputError("chunk.offset", str(len(upload.piece)), str(chunk.offset))
         # an instant is no longer than a message, the recording no longer than its limit
         if len(upload.piece) + len(chunk.data) > self.limits.max_message_bytes:
-            limit = f"at most {self.limits.max_message_bytes} bytes an instant"
-            raise TooLargeError(f"instants[{position}]: {limit}")
+            raise TooLargeError(f"instants[{position}]", f"at most {self.limits.max_message_bytes} bytes", "more")
         if upload.size + len(chunk.data) > self.settings.max_recording_bytes:
-            raise TooLargeError(f"instants[{position}]: at most {self.settings.max_recording_mb} MiB a recording")
+            raise TooLargeError("instants", f"at most {self.settings.max_recording_mb} MiB in all", "more")
         if self.num_bytes + len(chunk.data) > self.settings.uploads_bytes:
-            raise QueueFullError(self.settings.upload_kept_s, "no room for more recordings")
+            raise QueueFullError("no room for more recordings", retry_after_s=self.settings.upload_kept_s)
         upload.piece += chunk.data
         if not chunk.last:
             return False
