@@ -293,13 +293,13 @@ def test_one_line_and_one_count_for_each_call_however_it_ends(log_lines: Any) ->
             going = asyncio.create_task(served.call("Wait"))
             await asyncio.sleep(0.2)
             going.cancel()
-            call = served.channel.stream_stream("/test.Test/Count")([b"", b""])
+            call = served.channel.stream_stream("/test.Test/Count")(iter([b"", b""]))
             assert [wrappers_pb2.StringValue.FromString(a).value async for a in call] == ["1", "2"]
             assert "x-request-id" in dict(await call.initial_metadata())
             call = served.channel.unary_stream("/test.Test/Written")(b"")
             assert [wrappers_pb2.StringValue.FromString(a).value async for a in call] == ["0", "1"]
             assert "x-request-id" in dict(await call.initial_metadata())
-            broken = served.channel.stream_stream("/test.Test/Count")([b"", b"\xff\xff"])
+            broken = served.channel.stream_stream("/test.Test/Count")(iter([b"", b"\xff\xff"]))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in broken:
                     pass
@@ -335,7 +335,7 @@ def test_spans_go_on_with_the_client_s_trace_and_hold_no_message() -> None:
 
     run(work())
     first, second = exporter.get_finished_spans()
-    assert f"{first.context.trace_id:032x}" == parent.split("-")[1] and first.name == "Echo"
+    assert first.context and f"{first.context.trace_id:032x}" == parent.split("-")[1] and first.name == "Echo"
     assert second.status.status_code.name == "ERROR" and not second.events
     assert (first.attributes or {})["rpc.grpc.status_code"] == "OK"
     assert SECRET not in first.to_json() + second.to_json()

@@ -71,6 +71,8 @@ class Settings:
     """seconds for which a recording is kept whose stream broke"""
     resume_grace_s: float = 10.0
     """seconds for which a running fit goes on after its stream broke, so that a resumed one finds its result"""
+    stream_idle_s: float = 60.0
+    """seconds after which a Track or FitRecording stream is ended over which nothing came"""
     grace_s: float = 30.0
     """seconds that running fits have to end after SIGTERM"""
     metrics_address: str = "127.0.0.1:9464"
@@ -125,6 +127,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "uploads_mb": (1, 1_048_576),
     "upload_kept_s": (0, 86_400),
     "resume_grace_s": (0, 86_400),
+    "stream_idle_s": (0.1, 86_400),
     "grace_s": (0, 3600),
     "worker_memory_mb": (0, 16_777_216),
 }
