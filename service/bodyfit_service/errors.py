@@ -1,60 +1,68 @@
-"""What goes wrong between a client and a server, beside bad input: each has one gRPC code (see status.py)."""
+"""What can go wrong between a client and a server; bad input is bodyfit.errors.InputError on both sides."""
 
 from __future__ import annotations
 
-from bodyfit.errors import BodyfitError
+from bodyfit.errors import BodyfitError, InputError
 
 
 class ServiceError(BodyfitError):
-    """The server refused, could not be reached, or did not end what it began."""
+    """The server refused, failed or could not be reached; the command line ends with exit code 5.
+
+    Attributes:
+        request_id: as the server's log names the request; empty where it is not known.
+    """
 
     exit_code = 5
-
-
-class UnavailableError(ServiceError):
-    """The server cannot be reached, or the connection broke."""
+    request_id: str = ""
 
 
 class QueueFullError(ServiceError):
-    """The server has no room: its queue, the caller's limit, or the memory for recordings is used up.
+    """The server has no room now: its queue, its streams or this client's share of them are used up.
 
     Args:
-        message: what is full.
-        retry_after_s: when to come back, seconds.
+        retry_after_s: when to try again.
     """
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
 
 class WorkerDiedError(ServiceError):
-    """The process that computed died; the same request may do so again."""
+    """The process that computed ended in the middle of it; the same request may end the next one too."""
 
 
 class DeadlineError(ServiceError):
-    """The call's deadline has passed; what it computed was stopped."""
+    """The call's deadline passed before it was done."""
 
 
 class CancelledError(ServiceError):
-    """The call was cancelled; what it computed was stopped."""
+    """The call was cancelled."""
 
 
-class DrainingError(ServiceError):
-    """The server is going away and takes no new calls."""
+class UnavailableError(ServiceError):
+    """No server answers at that address, or the connection to it broke."""
+
+
+class DrainingError(UnavailableError):
+    """The server is about to end and takes no new requests."""
 
 
 class UnauthenticatedError(ServiceError):
-    """No token, or one that the server does not know."""
+    """No token, or not one that the server knows."""
 
 
 class PermissionDeniedError(ServiceError):
-    """The caller is known and may not do that."""
+    """The token is known, but not allowed to do this."""
 
 
 class NotFoundError(ServiceError):
-    """What the request names is not there (any more): a recording whose upload was not finished."""
+    """No such recording_id: never given, or no longer kept."""
 
 
-class TooLargeError(ServiceError):
-    """More than the server takes: a message, a recording, a result."""
+class TooLargeError(InputError, ServiceError):
+    """More than the server's limits allow: see GetServerInfo."""
+
+
+class ServerFailedError(ServiceError):
+    """The server could not do it for reasons of its own; its log says more about `request_id`."""

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from bodyfit.recording.description import Sensor
     from bodyfit_service.metrics import Metrics
 
-IDLE_S = 60.0
-"""a stream over which nothing has come for so long is ended: its place is another's"""
-
 
 class Inbox:
     """What has come and was not followed yet: the newest instant, or all of them, one by one."""
@@ -71,9 +68,9 @@ class Inbox:
 
 
 class Live:
-    """The method Track."""
+    """The method Track; a stream over which nothing has come for `idle_s` is ended: its place is another's."""
 
-    def __init__(self, pool: Pool, limits: Limits, doors: Doors, metrics: Metrics, idle_s: float = IDLE_S) -> None:
+    def __init__(self, pool: Pool, limits: Limits, doors: Doors, metrics: Metrics, idle_s: float) -> None:
         self.pool, self.limits, self.doors, self.metrics, self.idle_s = pool, limits, doors, metrics, idle_s
 
     async def converse(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:

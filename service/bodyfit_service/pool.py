@@ -235,7 +235,10 @@ class Pool:
         if message.what == "ready":
             worker.ready = True
             self._failures.pop(self._slot(worker), None)
-            log.info("worker ready", extra={"worker": worker.name, "pid": worker.pid, "seconds": round(message.values["seconds"], 2)})
+            log.info(
+                "worker ready",
+                extra={"worker": worker.name, "pid": worker.pid, "seconds": round(message.values["seconds"], 2)},
+            )
             self._dispatch()
         elif message.what == "unfit":
             self.why_unfit = str(message.values.get("why"))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -43,14 +42,13 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(
         max_image_pixels=settings.max_image_pixels,
         max_instants=settings.max_instants,
-        max_message_bytes=settings.max_message_mb << 20,
+        max_message_bytes=settings.max_message_bytes,
     )
 
 
 def worker_setups(settings: Settings) -> list[WorkerSetup]:
     """One for each worker process."""
-    fits = settings.fit_workers or len(os.sched_getaffinity(0))
-    roles = [FIT] * fits + [TRACK] * settings.track_workers
+    roles = [FIT] * settings.num_fit_workers + [TRACK] * settings.track_workers
     memory = settings.worker_memory_mb << 20
     limits = limits_of(settings)
     return [WorkerSetup(role, settings.model, settings.threads_per_worker, memory, limits) for role in roles]
@@ -59,7 +57,7 @@ def worker_setups(settings: Settings) -> list[WorkerSetup]:
 def options_of(settings: Settings) -> list[tuple[str, int]]:
     """grpc's own settings: how long a message may be, and how a connection is noticed to be dead."""
     return [
-        ("grpc.max_receive_message_length", settings.max_message_mb << 20),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -87,7 +85,7 @@ class Server:
         )
         self.doors = Doors(settings.per_client)
         self.uploads = Uploads(settings, self.limits, self.pool, self.doors, self.metrics)
-        live = Live(self.pool, self.limits, self.doors, self.metrics)
+        live = Live(self.pool, self.limits, self.doors, self.metrics, settings.stream_idle_s)
         self.servicer = Servicer(settings, self.limits, self.pool, self.metrics, self.doors, self.uploads, live)
         self.health = health.HealthServicer()
         self._grpc: grpc.aio.Server | None = None

@@ -132,9 +132,11 @@ class Servicer:
             max_message_bytes=self.limits.max_message_bytes,
             max_image_pixels=self.limits.max_image_pixels,
             max_instants=self.limits.max_instants,
-            max_recording_bytes=s.max_recording_mb << 20,
+            max_recording_bytes=s.max_recording_bytes,
             upload_kept_s=s.upload_kept_s,
             state=self.state,
+            fit_workers_busy=pool.num_busy,
+            streams=pool.num_streams,
         ).SerializeToString()
 
 

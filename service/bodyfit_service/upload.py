@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from bodyfit_service.metrics import Metrics
     from bodyfit_service.settings import Settings
 
-IDLE_S = 60.0
-"""a stream over which nothing has come for so long is ended; what it sent is kept"""
-
 
 @dataclass(eq=False)
 class Upload:
@@ -68,11 +65,8 @@ class Upload:
 class Uploads:
     """The method FitRecording, and what it keeps."""
 
-    def __init__(
-        self, settings: Settings, limits: Limits, pool: Pool, doors: Doors, metrics: Metrics, idle_s: float = IDLE_S
-    ) -> None:
+    def __init__(self, settings: Settings, limits: Limits, pool: Pool, doors: Doors, metrics: Metrics) -> None:
         self.settings, self.limits, self.pool, self.doors, self.metrics = settings, limits, pool, doors, metrics
-        self.idle_s = idle_s
         self._kept: dict[str, Upload] = {}
 
     @property
@@ -139,9 +133,9 @@ class Uploads:
 
     async def _next(self, requests: AsyncIterator[bytes]) -> bytes:
         try:
-            data = await asyncio.wait_for(anext(requests, None), self.idle_s)
+            data = await asyncio.wait_for(anext(requests, None), self.settings.stream_idle_s)
         except TimeoutError:
-            raise DeadlineError(f"nothing came over the stream for {self.idle_s:g} s") from None
+            raise DeadlineError(f"nothing came over the stream for {self.settings.stream_idle_s:g} s") from None
         if data is None:
             raise InputError("finish", "the stream's last message", "the stream's end without it")
         return data
@@ -174,11 +168,10 @@ class Uploads:
             raise InputError("chunk.offset", str(len(upload.piece)), str(chunk.offset))
         # an instant is no longer than a message, the recording no longer than its limit
         if len(upload.piece) + len(chunk.data) > self.limits.max_message_bytes:
-            limit = f"at most {self.limits.max_message_bytes} bytes an instant"
-            raise TooLargeError(f"instants[{position}]: {limit}")
-        if upload.size + len(chunk.data) > self.settings.max_recording_mb << 20:
-            raise TooLargeError(f"instants[{position}]: at most {self.settings.max_recording_mb} MiB a recording")
-        if self.num_bytes + len(chunk.data) > self.settings.uploads_mb << 20:
+            raise TooLargeError(f"instants[{position}]", f"at most {self.limits.max_message_bytes} bytes", "more")
+        if upload.size + len(chunk.data) > self.settings.max_recording_bytes:
+            raise TooLargeError("instants", f"at most {self.settings.max_recording_mb} MiB in all", "more")
+        if self.num_bytes + len(chunk.data) > self.settings.uploads_bytes:
             raise QueueFullError("no room for more recordings", retry_after_s=self.settings.upload_kept_s)
         upload.piece += chunk.data
         if not chunk.last:
