@@ -271,10 +271,12 @@ def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 def _forged_png(data: bytes, rng: random.Random) -> bytes:
     chunks = png_chunks(data)
+    if not chunks:  # cut by an earlier mutation
+        return mutated_bytes(data, rng)
     at = rng.randrange(len(chunks))
     name, content = chunks[at]
     what = rng.randrange(5)
-    if what == 0 and name == b"IHDR":
+    if what == 0 and name == b"IHDR" and len(content) == 13:
         header = list(struct.unpack(">IIBBBBB", content))
         i = rng.randrange(7)
         header[i] = min(rng.choice(INTEGERS) & 0xFFFFFFFF, 2**32 - 1 if i < 2 else 255)

@@ -38,7 +38,7 @@ COLOR_FILES = {pb.COLOR_ENCODING_JPEG: "JPEG", pb.COLOR_ENCODING_PNG: "PNG"}
 
 
 def check_header(header: pb.RecordingHeader, limits: Limits, field: str = "header") -> tuple[Sensor, ...]:
-    """The sensors of a recording that was sent, each looked at.
+    """The sensors of a recording that was sent, each looked at; their lenses are left to check_lenses.
 
     Args:
         header: as it came.
@@ -47,7 +47,7 @@ def check_header(header: pb.RecordingHeader, limits: Limits, field: str = "heade
 
     Raises:
         RecordingError: no sensors, names that are none or come twice, a unit that no sensor has.
-        CameraError: intrinsics, distortion or transforms that make no sense.
+        CameraError: intrinsics or transforms that make no sense.
         TooLargeError: more sensors, or more pixels, than allowed.
     """
     if len(header.sensors) > limits.max_sensors:
@@ -56,6 +56,19 @@ def check_header(header: pb.RecordingHeader, limits: Limits, field: str = "heade
     sensors = tuple(_sensor(s, f"{field}.sensors[{i}]", limits) for i, s in enumerate(header.sensors))
     gravity_of(header, field)
     return sensors
+
+
+def check_lenses(sensors: Sequence[Sensor], field: str = "header") -> None:
+    """Refuses lenses that cannot be undistorted. Some ten milliseconds for each camera that was not looked at
+    lately: no work for a process that other requests wait for.
+
+    Raises:
+        CameraError: with the field's name.
+    """
+    for i, sensor in enumerate(sensors):
+        check_invertible(f"{field}.sensors[{i}].depth_camera", sensor.depth_camera)
+        if sensor.color_camera is not None:
+            check_invertible(f"{field}.sensors[{i}].color_camera", sensor.color_camera)
 
 
 def gravity_of(header: pb.RecordingHeader, field: str = "header") -> NDArray[np.float64] | None:
@@ -88,9 +101,6 @@ def _sensor(message: pb.Sensor, field: str, limits: Limits) -> Sensor:
         message.depth_unit_m if message.depth_unit_m != 0 else 0.001,
     )
     _told_as(f"{field}.", lambda: sensor.check(""))
-    for key, camera in (("depth_camera", depth_camera), ("color_camera", color_camera)):
-        if camera is not None:
-            check_invertible(f"{field}.{key}", camera)
     return sensor
 
 

@@ -23,6 +23,7 @@ from bodyfit_service.frames_checked import (
     below,
     check_header,
     check_instant,
+    check_lenses,
     gravity_of,
     keypoints_of,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "InstantDecoder",
     "check_header",
     "check_instant",
+    "check_lenses",
     "frames_of",
     "gravity_of",
     "header_message",
@@ -54,10 +56,11 @@ def make_recording(
         field: what errors call the instants.
 
     Raises:
-        InputError: as of check_header and check_instant, of all instants together; images that turn out broken once
-            they are decoded raise ImageError or FrameError from `frame`, with the field's name.
+        InputError: as of check_header, check_lenses and check_instant, of all instants together. Images that turn out
+            broken once they are decoded raise ImageError or FrameError from `frame`, with the field's name.
     """
     sensors = check_header(header, limits)
+    check_lenses(sensors)
     taken: list[MemoryInstant] = []
     last_stamps: dict[str, float] = {}
     pixels = 0
@@ -89,9 +92,13 @@ class InstantDecoder:
     Args:
         sensors: as check_header gave them.
         limits: the most bytes of an instant.
+
+    Raises:
+        CameraError: a lens that cannot be undistorted.
     """
 
     def __init__(self, sensors: Sequence[Sensor], limits: Limits) -> None:
+        check_lenses(sensors)
         self._sensors, self._limits = tuple(sensors), limits
         self._decoder = FrameDecoder(sensors)
 
