@@ -31,7 +31,7 @@ from bodyfit.observe.observation import observe
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 
 if TYPE_CHECKING:
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.source import FrameSource
 
 EXAMINED = 12
 """so many instants, spread over the recording, are looked at closely: which parts were seen, and for the pictures"""
@@ -62,7 +62,7 @@ class Step:
 
 
 def read_ahead(
-    recording: Recording, positions: Sequence[int], sensors: Sequence[str]
+    recording: FrameSource, positions: Sequence[int], sensors: Sequence[str]
 ) -> Iterator[tuple[int, list[Frame]]]:
     """Position and frames of each instant, decoded in a thread of its own while the last one is worked on."""
 
@@ -81,7 +81,7 @@ def read_ahead(
 
 
 def track(
-    recording: Recording | str | Path,
+    recording: FrameSource | str | Path,
     *,
     model: BodyModel | str | Path | None = None,
     sex: str = "neutral",
@@ -190,7 +190,7 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     ]
 
 
-def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
+def _sensors(recording: FrameSource, sensors: Sequence[str] | None) -> list[str]:
     names = [s.name for s in recording.sensors]
     for name in sensors or ():
         if name not in names:
@@ -198,7 +198,7 @@ def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
     return list(sensors or names)
 
 
-def _positions(recording: Recording, frames: Sequence[int] | None) -> list[int]:
+def _positions(recording: FrameSource, frames: Sequence[int] | None) -> list[int]:
     chosen = list(range(recording.num_frames)) if frames is None else sorted(set(frames))
     for i in chosen:
         if not 0 <= i < recording.num_frames:
@@ -215,7 +215,7 @@ def step_of(e: TrackEstimate, position: int) -> Step:
 
 
 def _result(
-    tracker: Tracker, recording: Recording, names: Sequence[str], steps: list[Step], skipped: dict[int, str],
+    tracker: Tracker, recording: FrameSource, names: Sequence[str], steps: list[Step], skipped: dict[int, str],
     person: int | None,
 ) -> FitResult:  # fmt: skip
     from bodyfit.body.measure import measure_with_sd
@@ -286,7 +286,7 @@ def _quality(s: Step) -> FrameQuality:
     )  # fmt: skip
 
 
-def _observed(recording: Recording, names: Sequence[str], step: Step, person: int | None) -> Instant | None:
+def _observed(recording: FrameSource, names: Sequence[str], step: Step, person: int | None) -> Instant | None:
     out = []
     for name in names:
         frame = recording.frame(step.position, name)
