@@ -179,7 +179,7 @@ def _write_demo(model: BodyModel) -> float:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         result = run_fit(FitRequest(demo_recording_path(), model=model, frames=(0,)), quiet=True)
-        write_result(result, Path(folder) / "out")
+        write_result(result, Path(folder) / "out", force=False)
     return time.perf_counter() - began
 
 
