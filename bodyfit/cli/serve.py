@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from bodyfit.body.model import BodyModel
 
+SHARED_MEMORY = "/dev/shm"
+"""the file system of POSIX shared memory on Linux"""
 FRAME_S = 1 / 30
 """from one instant that is followed to the next"""
 
@@ -74,11 +76,29 @@ def check_settings(settings: Settings) -> list[str]:
     if settings.tls_client_ca:
         told.append("clients: need a certificate (mutual TLS)")
     told.append(f"tokens: {len(read_tokens(settings.tokens))}" if settings.tokens else "tokens: none, all may call")
+    told.append(_shared_memory(settings))
     name = default_name(settings.model)
     model = named_model(name)
     told.append(f"body model: {name}, {model.num_vertices} vertices")
     told.append(f"test fit: {_fit_demo(model, settings.threads_per_worker):.1f} s")
     return told
+
+
+def _shared_memory(settings: Settings) -> str:
+    """How much memory processes can share, through which requests reach the workers.
+
+    Raises:
+        InputError: too little for the largest request.
+    """
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return "shared memory: not limited by a file system"
+    here, needed = found.f_blocks * found.f_frsize >> 20, max(settings.max_recording_mb, settings.max_message_mb)
+    if here < needed:
+        hint = "docker run --shm-size=2g, or lower max_recording_mb"
+        raise InputError(SHARED_MEMORY, f"{needed} MiB for the largest recording", f"{here} MiB", hint)
+    return f"shared memory: {here} MiB"
 
 
 def warmup_command(model: Annotated[str, typer.Option(metavar="M", help="Body model to warm up with.")] = "") -> None:
