@@ -49,7 +49,7 @@ def ask(
         channel = grpc.insecure_channel(target, options)
     with channel:
         try:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.RpcError as e:
             code = e.code() if isinstance(e, grpc.Call) else None
