@@ -84,7 +84,7 @@ class Settings:
     otel_endpoint: str = ""
     """where traces go by OTLP over gRPC, http://HOST:4317 (extra otel); empty: nowhere"""
     worker_memory_mb: int = 6144
-    """MiB of resident memory beyond which a worker is ended and its fit refused; 0: no limit"""
+    """MiB that a worker may allocate (RLIMIT_DATA); a fit that wants more fails, its worker is replaced; 0: no limit"""
     model: str = ""
     """body model that an empty name in a request means; the shipped one where empty"""
     device: str = "cpu"
