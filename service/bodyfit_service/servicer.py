@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import grpc
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse, streaming, times_metadata, unary, within
 from bodyfit_service.errors import TooLargeError
 from bodyfit_service.frames_checked import check_header, check_instant

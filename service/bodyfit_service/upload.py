@@ -13,9 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
 from bodyfit_service.errors import DeadlineError, NotFoundError, QueueFullError, TooLargeError
 from bodyfit_service.frames_checked import check_header, check_instant

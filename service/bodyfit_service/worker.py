@@ -108,7 +108,7 @@ class Worker:
             return
         from bodyfit.fit.fit import fit
 
-        result = fit(recording, model=self.model(""), config=self._fit_config())
+        result = fit(recording, model=self.model(""), frames=[0], config=self._fit_config())
         if not result.converged:
             raise RuntimeError("the fit of the shipped recording did not converge")
 
@@ -183,10 +183,9 @@ class Worker:
         return watch
 
     def _fit(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.fit.fit import fit
         from bodyfit.watch import watched
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.frames_wire import make_recording
         from bodyfit_service.options import fit_arguments
         from bodyfit_service.outputs import result_with_outputs
@@ -214,9 +213,8 @@ class Worker:
         return Message("done", message.number, {"times": clock.laps, "converged": result.converged}, payload)
 
     def _measure(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.watch import watched
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.outputs import measured
 
         request = pb.MeasureRequest.FromString(read_shared(message.values))
@@ -227,11 +225,10 @@ class Worker:
     # live streams
 
     def _open(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.fit.config import FitConfig
         from bodyfit.fit.track import Tracker
         from bodyfit.fit.track_config import TrackConfig
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.frames_wire import InstantDecoder, check_header, gravity_of
         from bodyfit_service.options import track_arguments
 
@@ -247,10 +244,9 @@ class Worker:
         return Message("opened", message.number)
 
     def _frame(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.errors import InputError
         from bodyfit.watch import watched
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.results_wire import estimate_message
 
         clock = _Clock()
