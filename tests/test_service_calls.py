@@ -12,6 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2, wrappers_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from bodyfit.errors import InputError
 from bodyfit_service.auth import Authenticator, new_token, read_tokens
 from bodyfit_service.errors import QueueFullError, UnauthenticatedError
 from bodyfit_service.interceptors import CALLER, ID, REQUEST_ID, Interceptor
@@ -19,11 +24,6 @@ from bodyfit_service.logs import set_up_logs, without_secrets
 from bodyfit_service.metrics import Metrics, serve_metrics
 from bodyfit_service.rates import Rates
 from bodyfit_service.traces import Traces
-from google.protobuf import duration_pb2, wrappers_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
-
-from bodyfit.errors import InputError
 
 SECRET = "what the frames hold"
 

@@ -16,9 +16,8 @@ from bodyfit.cli.fit import JsonOption
 from bodyfit.errors import BodyfitError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from bodyfit_service.settings import Settings
-
     from bodyfit.body.model import BodyModel
+    from bodyfit_service.settings import Settings
 
 SHARED_MEMORY = "/dev/shm"
 """the file system of POSIX shared memory on Linux"""
