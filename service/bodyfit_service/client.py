@@ -32,13 +32,12 @@ from bodyfit_service.received import (
 from bodyfit_service.retries import Retries, was_accepted
 
 if TYPE_CHECKING:
-    from bodyfit.recording.source import FrameSource
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
     from bodyfit.body.measure import Measurement
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.frame import Frame
+    from bodyfit.recording.source import FrameSource
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
     from bodyfit_service.questions import FitQuestion
     from bodyfit_service.sending import Upload
 

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.material import Material, make_material
 
 if TYPE_CHECKING:
-    from bodyfit.recording.source import FrameSource
-
     from bodyfit.body.model import BodyModel
     from bodyfit.frame import Frame
+    from bodyfit.recording.source import FrameSource
     from bodyfit_service.received import ServerInfo
 
 MESHES = {None: pb.MESH_FORMAT_UNSPECIFIED, "ply": pb.MESH_FORMAT_PLY, "glb": pb.MESH_FORMAT_GLB}
@@ -202,7 +201,6 @@ class LiveMessages:
 
     def _opening(self, frames: list[Frame]) -> pb.TrackRequest:
         from bodyfit.recording.memory import frames_recording
-
         from bodyfit_service.frames_wire import header_message
 
         # sensors that are not triggered together have times of their own
