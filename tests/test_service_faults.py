@@ -251,13 +251,14 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
 
 
 def test_restart_with_clients_that_retry() -> None:
-    from bodyfit_service.client import BodyFitClient
+    from bodyfit_service.client import BodyFitClient, Retries
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    retries = Retries(attempts=60, longest_wait_s=1.0)
     first = ServerProcess(*ONE, address=address)
-    with first, BodyFitClient(address, retries=60) as client, ThreadPoolExecutor(4) as pool:
+    with first, BodyFitClient(address, retries=retries) as client, ThreadPoolExecutor(4) as pool:
         assert client.fit(DEMO).converged
         first.stop()
         fits = [pool.submit(client.fit, DEMO) for _ in range(4)]
