@@ -239,7 +239,7 @@ class BodyFitClient:
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
         try:
-            answer = health_pb2_grpc.HealthStub(self._channel).Check(
+            answer = health_pb2_grpc.HealthStub(self._channel).Check(  # pyright: ignore[reportAttributeAccessIssue]
                 health_pb2.HealthCheckRequest(), timeout=timeout_s, metadata=self._target.metadata(new_request_id())
             )
         except grpc.RpcError:
