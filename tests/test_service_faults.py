@@ -203,7 +203,7 @@ def test_half_open_stream_is_ended_and_its_place_is_free() -> None:
 
 def test_worker_out_of_memory_costs_that_fit_alone() -> None:
     """A limit that the shipped recording's fit keeps well and a picture of sixteen million pixels does not."""
-    with ServerProcess(*ONE, "--worker-memory-mb", "1500") as server, _stub(server) as stub:
+    with ServerProcess(*ONE, "--worker-memory-mb", "600") as server, _stub(server) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             stub.Fit(huge_request(), timeout=120)
         assert caught.value.code() == grpc.StatusCode.ABORTED
@@ -251,13 +251,14 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
 
 
 def test_restart_with_clients_that_retry() -> None:
-    from bodyfit_service.client import BodyFitClient
+    from bodyfit_service.client import BodyFitClient, Retries
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    retries = Retries(attempts=60, longest_wait_s=1.0)
     first = ServerProcess(*ONE, address=address)
-    with first, BodyFitClient(address, retries=60) as client, ThreadPoolExecutor(4) as pool:
+    with first, BodyFitClient(address, retries=retries) as client, ThreadPoolExecutor(4) as pool:
         assert client.fit(DEMO).converged
         first.stop()
         fits = [pool.submit(client.fit, DEMO) for _ in range(4)]

@@ -131,7 +131,8 @@ def fold_radius(camera: Camera) -> float:
     slope = N * D + product([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())
     squares = [math.inf]
     for polynomial in (slope, D):
-        coefficients = polynomial.trim(tol=0).coef
+        # a leading coefficient that is next to nothing has its root beyond every image, and is divided by
+        coefficients = polynomial.trim(tol=1e-100 * float(np.abs(polynomial.coef).max())).coef
         if len(coefficients) > 1:
             roots = np.polynomial.Polynomial(coefficients).roots()
             squares += [float(r.real) for r in roots if r.real > 0 and abs(r.imag) < 1e-9 * max(1.0, abs(r.real))]
