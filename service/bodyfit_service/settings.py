@@ -54,9 +54,9 @@ class Settings:
     queue_size: int = 32
     """fits that may wait for a worker; more are refused with RESOURCE_EXHAUSTED"""
     per_client: int = 16
-    """calls that a token (a host where there are none) may have worked on at once, unless the token's line says it"""
+    """calls of one token (of one host where there are none) worked on at once; a token's line may say otherwise"""
     default_deadline_s: float = 300.0
-    """seconds until a call is stopped whose client set no deadline"""
+    """seconds that a fit may wait and take, whatever the client's deadline"""
     max_message_mb: int = 64
     """largest message, MiB; refused before it is read whole"""
     max_image_pixels: int = 16_777_216
