@@ -25,17 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_service.frames_wire import InstantDecoder, check_header, make_recording
-from bodyfit_service.limits import Limits
-from bodyfit_service.results_wire import estimate_message, read_estimate, read_result, result_message
-from bodyfit_service.status import error_of_status, status_of
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from wire_mutations import mutate, mutated_bytes, valid_recording_stream, valid_request, valid_track_stream
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.frames_wire import InstantDecoder, check_header, make_recording
+from bodyfit_service.limits import Limits
+from bodyfit_service.results_wire import estimate_message, read_estimate, read_result, result_message
+from bodyfit_service.status import error_of_status, status_of
 
 LIMITS = Limits(max_image_pixels=1 << 20, max_instants=16, max_message_bytes=4 << 20)
 SERVICE = "/bodyfit.v1.BodyFitService/"

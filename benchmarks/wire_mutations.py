@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_service.frames_wire import header_message, instant_message
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from bodyfit.camera import Camera, Distortion
 from bodyfit.frame import Frame, Keypoints
 from bodyfit.recording.description import Sensor
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.frames_wire import header_message, instant_message
 
 WIDTH, HEIGHT = 40, 32
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-7, 5e-324, 1e6, 1e12, 1e308, -1e308, math.nan, math.inf, -math.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, InputError, PersonNotFoundError
 from bodyfit.fit.blas import one_blas_thread
+from bodyfit.fit.config import Clothing
 from bodyfit.fit.fit import check_options
-from bodyfit.fit.joint import Instant, spheres_for
+from bodyfit.fit.joint import FitSetup, Instant, spheres_for
 from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
@@ -155,7 +156,9 @@ def track(
         say("all poses together", 0.82)
         steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
     say("measuring", 0.92)
-    result = _result(tracker, recording, names, steps, skipped, person)
+    assert tracker.shape is not None
+    about = Followed(tracker.setup, tracker.shape.clothing, *tracker.shape.betas(), tracker.shape.garments())
+    result = followed_result(about, recording, names, steps, skipped, person)
     say("done", 1.0)
     return result
 
@@ -214,16 +217,40 @@ def step_of(e: TrackEstimate, position: int) -> Step:
     )  # fmt: skip
 
 
-def _result(
-    tracker: Tracker, recording: FrameSource, names: Sequence[str], steps: list[Step], skipped: dict[int, str],
+@dataclass(frozen=True)
+class Followed:
+    """What is known of a person who was followed, beside their poses.
+
+    Attributes:
+        clothing: what they were taken to wear.
+        betas (S,), betas_cov (S, S): the shape at the end and its covariance.
+        garments_m: estimated thickness by garment.
+    """
+
+    setup: FitSetup
+    clothing: Clothing
+    betas: NDArray[np.float64]
+    betas_cov: NDArray[np.float64]
+    garments_m: Mapping[str, float]
+
+
+def followed_result(
+    followed: Followed, recording: FrameSource, names: Sequence[str], steps: Sequence[Step], skipped: Mapping[int, str],
     person: int | None,
 ) -> FitResult:  # fmt: skip
+    """The result of a track: some of its instants are looked at closely, in the recording.
+
+    Args:
+        names: of the sensors that are looked at.
+        steps: in the order of time, one at least.
+        skipped: by index the instants without the person, and why.
+        person: which one, as for `track`.
+    """
     from bodyfit.body.measure import measure_with_sd
     from bodyfit.body.measure_definitions import model_errors
 
-    assert tracker.shape is not None
-    model, setup, clothing = tracker.model, tracker.setup, tracker.shape.clothing
-    betas, cov = tracker.shape.betas()
+    setup, clothing, betas, cov = followed.setup, followed.clothing, followed.betas, followed.betas_cov
+    model = setup.model
     T = len(steps)
     seen_ever = np.zeros(model.num_vertices, bool)
     observations: list[tuple] = [() for _ in range(T)]
@@ -259,7 +286,7 @@ def _result(
         transl=np.stack([s.transl for s in steps]),
         frame_indices=tuple(s.index for s in steps),
         timestamps_s=tuple(s.timestamp_s for s in steps),
-        garments_m=tracker.shape.garments(),
+        garments_m=followed.garments_m,
         frames=tuple(qualities),
         coverage=coverage,
         stop_reason=Counter(s.stop_reason for s in steps).most_common(1)[0][0],
@@ -271,7 +298,7 @@ def _result(
         ),
         provenance={**provenance(setup), "solver": "lm, followed"},
         observations=tuple(observations),
-        skipped=skipped,
+        skipped=dict(skipped),
     )  # fmt: skip
 
 

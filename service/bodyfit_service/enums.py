@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 N = TypeVar("N", bound=str | Enum)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from numpy.typing import NDArray
 
 from bodyfit.camera import DISTORTION_COEFFICIENTS, Camera, Distortion
@@ -19,6 +18,7 @@ from bodyfit.recording.images import COLOR, DEPTH, MASK, ImageKind, check_image,
 from bodyfit.recording.keypoints import NAMES, checked_keypoints
 from bodyfit.recording.memory import unit_gravity
 from bodyfit.recording.undistort import check_invertible
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.enums import DISTORTION_MODELS
 from bodyfit_service.errors import TooLargeError
 from bodyfit_service.limits import Limits

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
@@ -17,6 +16,7 @@ from bodyfit.recording.description import Sensor
 from bodyfit.recording.images import COLOR, DEPTH, MASK, check_image
 from bodyfit.recording.native import Recording
 from bodyfit.recording.source import FrameSource
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.enums import DISTORTION_MODELS
 from bodyfit_service.zstd import compressed
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.camera import Camera
 from bodyfit.errors import RecordingError
 from bodyfit.frame import Frame
 from bodyfit.recording.description import Sensor
 from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage, FrameDecoder
 from bodyfit.recording.memory import MemoryInstant, MemoryRecording
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.errors import TooLargeError
 from bodyfit_service.frames_checked import (
     COLOR_FILES,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from numpy.typing import NDArray
 
 from bodyfit.body.files import ModelEntry
@@ -22,6 +21,7 @@ from bodyfit.fit.extrinsics import SensorPlace
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.enums import CLOTHING, SEXES, Words
 from bodyfit_service.frames_sent import rigid_message
 

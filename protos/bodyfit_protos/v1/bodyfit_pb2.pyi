@@ -677,7 +677,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "device", "fit_workers", "fit_workers_ready", "max_streams", "queue_size", "queued", "max_message_bytes", "max_image_pixels", "max_instants", "max_recording_bytes", "upload_kept_s", "state")
+    __slots__ = ("version", "device", "fit_workers", "fit_workers_ready", "max_streams", "queue_size", "queued", "max_message_bytes", "max_image_pixels", "max_instants", "max_recording_bytes", "upload_kept_s", "state", "fit_workers_busy", "streams")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     FIT_WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -691,6 +691,8 @@ class GetServerInfoResponse(_message.Message):
     MAX_RECORDING_BYTES_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_KEPT_S_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    FIT_WORKERS_BUSY_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
     version: str
     device: str
     fit_workers: int
@@ -704,4 +706,6 @@ class GetServerInfoResponse(_message.Message):
     max_recording_bytes: int
     upload_kept_s: float
     state: str
-    def __init__(self, version: _Optional[str] = ..., device: _Optional[str] = ..., fit_workers: _Optional[int] = ..., fit_workers_ready: _Optional[int] = ..., max_streams: _Optional[int] = ..., queue_size: _Optional[int] = ..., queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_instants: _Optional[int] = ..., max_recording_bytes: _Optional[int] = ..., upload_kept_s: _Optional[float] = ..., state: _Optional[str] = ...) -> None: ...
+    fit_workers_busy: int
+    streams: int
+    def __init__(self, version: _Optional[str] = ..., device: _Optional[str] = ..., fit_workers: _Optional[int] = ..., fit_workers_ready: _Optional[int] = ..., max_streams: _Optional[int] = ..., queue_size: _Optional[int] = ..., queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_instants: _Optional[int] = ..., max_recording_bytes: _Optional[int] = ..., upload_kept_s: _Optional[float] = ..., state: _Optional[str] = ..., fit_workers_busy: _Optional[int] = ..., streams: _Optional[int] = ...) -> None: ...
