@@ -84,12 +84,11 @@ def vga_take(folder: Path) -> Path:
 
 def request_bytes(recording: Path) -> tuple[bytes, bytes]:
     """A Fit's message of the recording, and one of the same size in which nobody stands."""
+    from bodyfit.recording import open_recording
     from bodyfit_protos.v1 import bodyfit_pb2 as pb
     from bodyfit_service.frames_wire import instant_message
     from bodyfit_service.material import make_material
     from bodyfit_service.questions import fit_question
-
-    from bodyfit.recording import open_recording
 
     source = open_recording(recording)
     whole = fit_question(source, stream=False).request(None)
@@ -214,6 +213,7 @@ async def one_client(
 ) -> None:
     """Asks, waits, asks again; a full server is asked again when it says."""
     import grpc
+
     from bodyfit_service.received import times_of
     from bodyfit_service.retries import asked_wait_s
 
@@ -233,8 +233,9 @@ async def one_client(
 
 async def load_of(address: str, method: str, request: bytes, clients: int, seconds: float) -> Load:
     """So many clients, each with a connection of its own."""
-    from bodyfit_service.channel import options
     from grpc import aio
+
+    from bodyfit_service.channel import options
 
     load = Load(clients, seconds)
     # a pool of sub-channels shared by all would be one connection
@@ -268,9 +269,8 @@ def overhead(load: Load) -> dict[str, Any]:
 
 async def whole_client(address: str, recording: Path, count: int) -> dict[str, float]:
     """What a client adds: reading and packing the files, unpacking the answer into a FitResult; medians, ms."""
-    from bodyfit_service.aio import AsyncBodyFitClient
-
     from bodyfit.recording import open_recording
+    from bodyfit_service.aio import AsyncBodyFitClient
 
     source = open_recording(recording)
     took = []
@@ -286,8 +286,9 @@ async def whole_client(address: str, recording: Path, count: int) -> dict[str, f
 async def memory_of(address: str, server: Server, fit: bytes, nobody: bytes, marks: Sequence[int]) -> dict[str, Any]:
     """The server's memory after so many requests from four clients: fits, frames without a person, measurements."""
     import grpc
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
     from grpc import aio
+
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
     measure = pb.MeasureRequest(betas=[0.5, -0.5]).SerializeToString()
     done: Counter[str] = Counter()

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_protos.v1 import bodyfit_pb2_grpc
-from bodyfit_service.channel import REQUEST_ID, TIMES
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_protos.v1 import bodyfit_pb2_grpc
+from bodyfit_service.channel import REQUEST_ID, TIMES
 
 
 @dataclass

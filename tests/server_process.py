@@ -114,7 +114,7 @@ class ServerProcess:
 def status(channel: grpc.Channel) -> int | None:
     """What health says; None where nobody answers."""
     try:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)  # pyright: ignore[reportAttributeAccessIssue]
         return answer.status
     except grpc.RpcError:
         return None

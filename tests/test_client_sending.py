@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 import pytest
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_service.retries import NEVER, Retries, asked_wait_s
-from bodyfit_service.sending import ProtocolError, Upload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.retries import NEVER, Retries, asked_wait_s
+from bodyfit_service.sending import ProtocolError, Upload
 
 
 def instants(count: int, most_bytes: int = 4000) -> list[pb.Instant]:

@@ -13,13 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_service.aio import AsyncBodyFitClient
-from bodyfit_service.client import BodyFitClient
-from bodyfit_service.errors import DeadlineError, QueueFullError, ServiceError, UnavailableError, WorkerDiedError
-from bodyfit_service.results_wire import result_message
-from bodyfit_service.retries import Retries
-from bodyfit_service.status import status_of
 from google.rpc import code_pb2
 from scripted_service import Script, ScriptedServer, failure, full
 from small_recording import frames as small_frames
@@ -30,6 +23,13 @@ from tiny_result import tiny_result
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import ImageError, InputError, ModelFileError
 from bodyfit.recording import open_recording
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.aio import AsyncBodyFitClient
+from bodyfit_service.client import BodyFitClient
+from bodyfit_service.errors import DeadlineError, QueueFullError, ServiceError, UnavailableError, WorkerDiedError
+from bodyfit_service.results_wire import result_message
+from bodyfit_service.retries import Retries
+from bodyfit_service.status import status_of
 
 QUICK = Retries(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, restarts=2)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -47,6 +48,12 @@ def measure(stub: Any) -> pb.MeasureResponse:
 def server() -> Iterator[ServerProcess]:
     with ServerProcess(*ONE, "--queue-size", "2") as server:
         yield server
+
+
+@contextmanager
+def _stub(server: ServerProcess) -> Iterator[Any]:
+    with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        yield bodyfit_pb2_grpc.BodyFitServiceStub(channel)
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def test_full_queue_says_when_to_come_again(server: ServerProcess, stub: Any) ->
 def test_message_that_declares_3_gb(server: ServerProcess, stub: Any) -> None:
     """A call by hand: no gRPC client would send the five bytes that announce three gigabytes."""
     from h2.connection import H2Connection
-    from h2.events import StreamEnded, StreamReset, TrailersReceived, ResponseReceived
+    from h2.events import ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
     host, port = server.address.rsplit(":", 1)
     told: dict[str, str] = {}
@@ -174,38 +181,34 @@ def test_slow_reader_of_a_live_stream_holds_up_nobody(server: ServerProcess, stu
 
 
 def test_half_open_stream_is_ended_and_its_place_is_free() -> None:
-    with ServerProcess(*ONE, "--streams-per-worker", "1", "--stream-idle-s", "2") as server:
-        with grpc.insecure_channel(server.address) as channel:
-            stub = bodyfit_pb2_grpc.BodyFitServiceStub(channel)
-            header, _ = recording_messages(open_recording(DEMO))
-            hold = threading.Event()
+    with ServerProcess(*ONE, "--streams-per-worker", "1", "--stream-idle-s", "2") as server, _stub(server) as stub:
+        header, _ = recording_messages(open_recording(DEMO))
+        hold = threading.Event()
 
-            def silent() -> Iterator[pb.TrackRequest]:
-                yield pb.TrackRequest(start=pb.TrackStart(header=header))
-                hold.wait(60)
+        def silent() -> Iterator[pb.TrackRequest]:
+            yield pb.TrackRequest(start=pb.TrackStart(header=header))
+            hold.wait(60)
 
-            first = stub.Track(silent(), timeout=60)
-            with pytest.raises(grpc.RpcError) as caught:
-                next(first)
-            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            hold.set()
+        first = stub.Track(silent(), timeout=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(first)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        hold.set()
 
-            def one() -> Iterator[pb.TrackRequest]:
-                yield pb.TrackRequest(start=pb.TrackStart(header=header))
+        def one() -> Iterator[pb.TrackRequest]:
+            yield pb.TrackRequest(start=pb.TrackStart(header=header))
 
-            assert list(stub.Track(one(), timeout=60)) == []
+        assert list(stub.Track(one(), timeout=60)) == []
 
 
 def test_worker_out_of_memory_costs_that_fit_alone() -> None:
     """A limit that the shipped recording's fit keeps well and a picture of sixteen million pixels does not."""
-    with ServerProcess(*ONE, "--worker-memory-mb", "1500") as server:
-        with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as channel:
-            stub = bodyfit_pb2_grpc.BodyFitServiceStub(channel)
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.Fit(huge_request(), timeout=120)
-            assert caught.value.code() == grpc.StatusCode.ABORTED
-            assert len(measure(stub).measurements) > 20
-            assert stub.Fit(demo_request(), timeout=120).result.converged
+    with ServerProcess(*ONE, "--worker-memory-mb", "600") as server, _stub(server) as stub:
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Fit(huge_request(), timeout=120)
+        assert caught.value.code() == grpc.StatusCode.ABORTED
+        assert len(measure(stub).measurements) > 20
+        assert stub.Fit(demo_request(), timeout=120).result.converged
 
 
 def huge_request() -> pb.FitRequest:
@@ -248,13 +251,14 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
 
 
 def test_restart_with_clients_that_retry() -> None:
-    from bodyfit_service.client import BodyFitClient
+    from bodyfit_service.client import BodyFitClient, Retries
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    retries = Retries(attempts=60, longest_wait_s=1.0)
     first = ServerProcess(*ONE, address=address)
-    with first, BodyFitClient(address, retries=60) as client, ThreadPoolExecutor(4) as pool:
+    with first, BodyFitClient(address, retries=retries) as client, ThreadPoolExecutor(4) as pool:
         assert client.fit(DEMO).converged
         first.stop()
         fits = [pool.submit(client.fit, DEMO) for _ in range(4)]

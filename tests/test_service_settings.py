@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from bodyfit.errors import DeviceError, InputError
 from bodyfit_service.settings import (
     BOUNDS,
     Settings,
@@ -15,8 +17,6 @@ from bodyfit_service.settings import (
     split_address,
     usable_cores,
 )
-
-from bodyfit.errors import DeviceError, InputError
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:

@@ -41,9 +41,8 @@ from bodyfit.cli.fit import (
 )
 
 if TYPE_CHECKING:
-    from bodyfit_service.received import TrackAnswer
-
     from bodyfit.fit.result import FitResult
+    from bodyfit_service.received import TrackAnswer
 
 FAILED = 1
 
@@ -138,11 +137,10 @@ def track_command(
     OUT holds what `bodyfit track` writes; its poses are those that came back frame by frame, not solved together
     afterwards.
     """
-    from bodyfit_service.local_result import Followed
-
     from bodyfit.cli.screen import progress_bar
     from bodyfit.export.folder import check_out_folder
     from bodyfit.recording.native import open_recording
+    from bodyfit_service.local_result import Followed
 
     check_film(video)
     chosen, names = parse_frames(frames), parse_names("--sensors", sensors)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from bodyfit.cli import bench, client, demo, evaluate, fit, info, measure, models, track
+from bodyfit.cli import bench, client, demo, evaluate, fit, info, measure, models, serve, track
 from bodyfit.cli.cache import provide_cache_folder
 from bodyfit.errors import BodyfitError
 
@@ -32,6 +32,9 @@ commands.command("measure")(measure.measure_command)
 commands.command("demo")(demo.demo_command)
 commands.command("evaluate")(evaluate.evaluate_command)
 commands.add_typer(models.commands, name="models")
+commands.command("serve")(serve.with_flags(serve.serve_command))
+commands.command("serve-token")(serve.token_command)
+commands.command("warmup")(serve.warmup_command)
 commands.add_typer(client.commands, name="client")
 commands.command("info")(info.info_command)
 commands.command("bench")(bench.bench_command)

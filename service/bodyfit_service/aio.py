@@ -26,13 +26,12 @@ from bodyfit_service.received import (
 from bodyfit_service.retries import Retries, was_accepted
 
 if TYPE_CHECKING:
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
     from bodyfit.body.measure import Measurement
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.frame import Frame
     from bodyfit.recording.source import FrameSource
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
     from bodyfit_service.questions import FitQuestion
 
 __all__ = ["AsyncBodyFitClient", "ClientTls", "Retries"]
@@ -59,8 +58,9 @@ class AsyncBodyFitClient:
         plain_token: bool = False,
     ) -> None:
         grpc_module()
-        from bodyfit_protos.v1 import bodyfit_pb2_grpc
         from grpc import aio
+
+        from bodyfit_protos.v1 import bodyfit_pb2_grpc
 
         self._target = make_target(address, token, tls, plain_token=plain_token)
         self._timeout_s, self._retries = timeout_s, retries or Retries()

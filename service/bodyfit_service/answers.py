@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,10 @@ from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from bodyfit.errors import BodyfitError, InputError
+from bodyfit.errors import InputError
 from bodyfit_service.errors import DeadlineError, DrainingError, QueueFullError
 from bodyfit_service.interceptors import CALLER, REQUEST_ID
 from bodyfit_service.pool import RefusedError
-from bodyfit_service.status import status_of
 
 log = logging.getLogger("bodyfit.service")
 
@@ -82,36 +81,28 @@ def parse(kind: Any, data: bytes, field: str) -> Any:
         raise InputError(field, f"a serialized {kind.DESCRIPTOR.full_name}", "bytes that are none") from None
 
 
-async def abort(context: Context, problem: BaseException) -> None:
-    """Ends a call with the status of an exception; never returns."""
-    request_id = REQUEST_ID.get()
-    if isinstance(problem, RefusedError):
-        status = Status.FromString(problem.status)
-        if problem.traceback:
-            log.error("internal error in a worker", extra={"request_id": request_id, "traceback": problem.traceback})
-    else:
-        status = status_of(problem, request_id)
-        if not isinstance(problem, BodyfitError):
-            log.error("internal error", exc_info=problem, extra={"request_id": request_id})
-    await context.abort_with_status(rpc_status.to_status(status))
+async def _refused(context: Context, problem: RefusedError) -> None:
+    """Ends a call as the worker says; what is wrong with ourselves stays in the log."""
+    if problem.traceback:
+        values = {"request_id": REQUEST_ID.get(), "traceback": problem.traceback}
+        log.error("internal error in a worker", extra=values)
+    await context.abort_with_status(rpc_status.to_status(Status.FromString(problem.status)))
 
 
 def unary(work: Callable[[bytes, Context], Awaitable[bytes]]) -> grpc.RpcMethodHandler:
     """A method of one request and one answer, both as bytes."""
 
-    async def handle(request: bytes, context: Context) -> bytes:
+    async def handle(request: bytes, context: Context) -> bytes | None:
         try:
             return await work(request, context)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception as problem:
-            await abort(context, problem)
-            raise AssertionError("abort does not return") from problem
+        except RefusedError as problem:
+            await _refused(context, problem)
+            return None
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def streaming(work: Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]) -> grpc.RpcMethodHandler:
+def streaming(work: Callable[[AsyncIterator[bytes], Context], AsyncGenerator[bytes, None]]) -> grpc.RpcMethodHandler:
     """A method of many requests and many answers, all as bytes."""
 
     async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
@@ -119,12 +110,10 @@ def streaming(work: Callable[[AsyncIterator[bytes], Context], AsyncIterator[byte
         try:
             async for answer in answers:
                 yield answer
-        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-            raise
-        except Exception as problem:
-            await abort(context, problem)
+        except RefusedError as problem:
+            await _refused(context, problem)
         finally:
-            await answers.aclose()  # type: ignore[attr-defined]
+            await answers.aclose()
 
     return grpc.stream_stream_rpc_method_handler(handle)
 

@@ -32,13 +32,12 @@ from bodyfit_service.received import (
 from bodyfit_service.retries import Retries, was_accepted
 
 if TYPE_CHECKING:
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
     from bodyfit.body.measure import Measurement
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.frame import Frame
     from bodyfit.recording.source import FrameSource
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
     from bodyfit_service.questions import FitQuestion
     from bodyfit_service.sending import Upload
 
@@ -240,7 +239,7 @@ class BodyFitClient:
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
         try:
-            answer = health_pb2_grpc.HealthStub(self._channel).Check(
+            answer = health_pb2_grpc.HealthStub(self._channel).Check(  # pyright: ignore[reportAttributeAccessIssue]
                 health_pb2.HealthCheckRequest(), timeout=timeout_s, metadata=self._target.metadata(new_request_id())
             )
         except grpc.RpcError:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 import grpc
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
 from bodyfit_service.errors import DeadlineError
-from bodyfit_service.frames_wire import check_header, check_instant
+from bodyfit_service.frames_checked import check_header, check_instant
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
 from bodyfit_service.models import check_name
@@ -73,7 +73,7 @@ class Live:
     def __init__(self, pool: Pool, limits: Limits, doors: Doors, metrics: Metrics, idle_s: float) -> None:
         self.pool, self.limits, self.doors, self.metrics, self.idle_s = pool, limits, doors, metrics, idle_s
 
-    async def converse(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    async def converse(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         """Answers a stream of TrackRequest with a stream of TrackResponse.
 
         Raises:
@@ -90,7 +90,7 @@ class Live:
                 request_id = REQUEST_ID.get()
                 await context.send_initial_metadata(((REQUEST_KEY, request_id),))
                 answer_of(await stream.ask("open", payload=start.SerializeToString(), request_id=request_id))
-                last_s = float("-inf")
+                last_s: float | None = None
                 while (found := await inbox.take()) is not None:
                     data, came = found
                     response, last_s = await self._follow(stream, data, sensors, last_s, request_id)
@@ -130,8 +130,8 @@ class Live:
             await inbox.end(problem)
 
     async def _follow(
-        self, stream: LiveStream, data: bytes, sensors: tuple[Sensor, ...], last_s: float, request_id: str
-    ) -> tuple[pb.TrackResponse, float]:
+        self, stream: LiveStream, data: bytes, sensors: tuple[Sensor, ...], last_s: float | None, request_id: str
+    ) -> tuple[pb.TrackResponse, float | None]:
         """The answer to one instant, without what the stream adds; and the time of the last one that was followed."""
         request = parse(pb.TrackRequest, data, "request")
         if request.WhichOneof("message") != "instant":

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from bodyfit.errors import InputError
 
 if TYPE_CHECKING:
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
     from bodyfit.frame import Frame
     from bodyfit.recording.source import FrameSource
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,15 @@ a worker decodes images of strangers, and what it says is read like a stranger's
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
+
+from bodyfit_service.errors import QueueFullError
+
+NO_MEMORY_RETRY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,21 @@ def receive(pipe: Connection) -> Message:
 
 
 class Shared:
-    """Bytes in shared memory, made by the front for one request and gone with it."""
+    """Bytes in shared memory, made by the front for one request and gone with it.
+
+    Raises:
+        QueueFullError: there is no shared memory left.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         self._memory = SharedMemory(create=True, size=max(1, self.size))
+        try:
+            # a page that is first missed when it is written would end the process (SIGBUS), not the request
+            os.posix_fallocate(self._memory._fd, 0, max(1, self.size))  # type: ignore[attr-defined]
+        except OSError:
+            self.free()
+            raise QueueFullError("no shared memory left", retry_after_s=NO_MEMORY_RETRY_S) from None
         self._view()[: self.size] = data
 
     def _view(self) -> memoryview:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.models import check_name
 
 SEXES = {pb.SEX_UNSPECIFIED: "neutral", pb.SEX_FEMALE: "female", pb.SEX_MALE: "male", pb.SEX_NEUTRAL: "neutral"}

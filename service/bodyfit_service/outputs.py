@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.results_wire import measurements_message, model_info, result_message
 
 if TYPE_CHECKING:

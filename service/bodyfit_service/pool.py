@@ -350,7 +350,13 @@ class Pool:
             if not worker.ready or worker.job is not None:
                 continue
             job = self.waiting.popleft()
-            worker.job, worker.memory = job, Shared(job.payload)
+            try:
+                worker.memory = Shared(job.payload)
+            except QueueFullError as problem:
+                if not job.answer.done():
+                    job.answer.set_exception(problem)
+                continue
+            worker.job = job
             job.started, job.payload = time.perf_counter(), b""
             worker.say(Message(job.what, job.number, {**job.values, **worker.memory.values}))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.material import Material, make_material
 
 if TYPE_CHECKING:

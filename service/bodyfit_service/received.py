@@ -17,12 +17,11 @@ from bodyfit.errors import BodyfitError, ModelFileError
 from bodyfit_service.channel import TIMES
 
 if TYPE_CHECKING:
-    from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
     from bodyfit.body.measure import Measurement
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.fit.track_estimate import TrackEstimate
+    from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 
 @dataclass(frozen=True, eq=False)

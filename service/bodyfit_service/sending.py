@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.errors import BodyfitError, InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 CHUNK_BYTES = 1 << 20
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import grpc
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
 
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse, streaming, times_metadata, unary, within
-from bodyfit_service.frames_wire import check_header, check_instant
+from bodyfit_service.errors import TooLargeError
+from bodyfit_service.frames_checked import check_header, check_instant
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
 from bodyfit_service.live import Live
@@ -39,15 +40,15 @@ def check_fit_request(request: pb.FitRequest, limits: Limits) -> None:
     if not request.instants:
         raise InputError("instants", "at least one", "none")
     if len(request.instants) > limits.max_instants:
-        raise InputError(
-            "instants", f"at most {limits.max_instants}; FitRecording takes more", str(len(request.instants))
-        )
-    before_s, before = float("-inf"), -1
+        raise TooLargeError("instants", f"at most {limits.max_instants}", str(len(request.instants)))
+    before: pb.Instant | None = None
+    pixels = 0
     for i, instant in enumerate(request.instants):
-        check_instant(instant, sensors, limits, f"instants[{i}]", before_s)
-        if instant.index <= before:
-            raise InputError(f"instants[{i}].index", f"a number above {before}", str(instant.index))
-        before_s, before = instant.timestamp_s, instant.index
+        last = (None, None) if before is None else (before.timestamp_s, before.index)
+        pixels += check_instant(instant, sensors, limits, f"instants[{i}]", *last)
+        if pixels > limits.max_total_pixels:
+            raise TooLargeError("instants", f"at most {limits.max_total_pixels} pixels in all images", "more")
+        before = instant
 
 
 class Servicer:

@@ -54,9 +54,9 @@ class Settings:
     queue_size: int = 32
     """fits that may wait for a worker; more are refused with RESOURCE_EXHAUSTED"""
     per_client: int = 16
-    """calls that a token (a host where there are none) may have worked on at once, unless the token's line says it"""
+    """calls of one token (of one host where there are none) worked on at once; a token's line may say otherwise"""
     default_deadline_s: float = 300.0
-    """seconds until a call is stopped whose client set no deadline"""
+    """seconds that a fit may wait and take, whatever the client's deadline"""
     max_message_mb: int = 64
     """largest message, MiB; refused before it is read whole"""
     max_image_pixels: int = 16_777_216
@@ -84,7 +84,7 @@ class Settings:
     otel_endpoint: str = ""
     """where traces go by OTLP over gRPC, http://HOST:4317 (extra otel); empty: nowhere"""
     worker_memory_mb: int = 6144
-    """MiB of resident memory beyond which a worker is ended and its fit refused; 0: no limit"""
+    """MiB that a worker may allocate (RLIMIT_DATA); a fit that wants more fails, its worker is replaced; 0: no limit"""
     model: str = ""
     """body model that an empty name in a request means; the shipped one where empty"""
     device: str = "cpu"

@@ -70,8 +70,16 @@ def check_certificates(settings: Settings) -> str | None:
     Raises:
         InputError: as server_credentials says.
     """
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
+    return str(shown_certificate(settings).get("notAfter", "")) if settings.tls_cert else None
+
+
+def shown_certificate(settings: Settings) -> dict[str, Any]:
+    """The certificate that clients are shown, as ssl.SSLSocket.getpeercert gives it.
+
+    Raises:
+        InputError: as server_credentials says.
+    """
+    assert settings.tls_cert is not None and settings.tls_key is not None
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for field, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
         if b"-----BEGIN " not in _read(field, path):
@@ -101,8 +109,8 @@ def check_certificates(settings: Settings) -> str | None:
         raise InputError("tls_cert", "a server's certificate that is valid now", found) from None
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
-    """When the certificate ends that the client was shown."""
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    """The certificate that the client was shown."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)]
     waiting = list(ends)
@@ -115,8 +123,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
                 pass
         if not waiting:
             break
-    shown = ends[0].getpeercert() or {}
-    return str(shown.get("notAfter", ""))
+    return dict(ends[0].getpeercert() or {})
 
 
 def _read(field: str, path: Path) -> bytes:

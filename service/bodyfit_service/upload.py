@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
 from bodyfit.errors import InputError
+from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
 from bodyfit_service.errors import DeadlineError, NotFoundError, QueueFullError, TooLargeError
-from bodyfit_service.frames_wire import check_header, check_instant
+from bodyfit_service.frames_checked import check_header, check_instant
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
 from bodyfit_service.message import Message
@@ -40,6 +39,7 @@ class Upload:
         head: header, options and outputs as the beginning of a serialized FitRequest.
         instants: serialized, each as a field of that request.
         fit: the task that waits for the worker, once all instants are there.
+        last: time and number of the last instant that is held.
         newest: how far the fit is; a slow reader gets the newest only.
     """
 
@@ -51,8 +51,8 @@ class Upload:
     instants: list[bytes] = field(default_factory=list)
     piece: bytearray = field(default_factory=bytearray)
     size: int = 0
-    last_s: float = float("-inf")
-    last_index: int = -1
+    pixels: int = 0
+    last: tuple[float | None, int | None] = (None, None)
     fit: asyncio.Task[bytes] | None = None
     job: Job | None = None
     newest: pb.FitProgress | None = None
@@ -95,7 +95,7 @@ class Uploads:
 
     # the conversation
 
-    async def converse(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    async def converse(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         """Answers a stream of FitRecordingRequest with a stream of FitRecordingResponse.
 
         Raises:
@@ -179,10 +179,12 @@ class Uploads:
         data = bytes(upload.piece)
         where = f"instants[{position}]"
         instant = parse(pb.Instant, data, where)
-        check_instant(instant, upload.sensors, self.limits, where, upload.last_s)
-        if instant.index <= upload.last_index:
-            raise InputError(f"{where}.index", f"a number above {upload.last_index}", str(instant.index))
-        upload.last_s, upload.last_index = instant.timestamp_s, instant.index
+        if position >= self.limits.max_instants:
+            raise TooLargeError("instants", f"at most {self.limits.max_instants}", "more")
+        upload.pixels += check_instant(instant, upload.sensors, self.limits, where, *upload.last)
+        if upload.pixels > self.limits.max_total_pixels:
+            raise TooLargeError("instants", f"at most {self.limits.max_total_pixels} pixels in all images", "more")
+        upload.last = instant.timestamp_s, instant.index
         upload.instants.append(as_field(pb.FitRequest.INSTANTS_FIELD_NUMBER, data))
         upload.size += len(data)
         upload.piece.clear()
@@ -226,7 +228,7 @@ class Uploads:
         upload.instants, upload.size = [], 0  # the result is enough
         return payload
 
-    async def _watch(self, upload: Upload) -> AsyncIterator[bytes]:
+    async def _watch(self, upload: Upload) -> AsyncGenerator[bytes, None]:
         """Progress as it comes, and the result."""
         if upload.fit is not None and upload.fit.cancelled():  # nobody listened for too long
             self._start_fit(upload)

@@ -23,7 +23,7 @@ from bodyfit_service.message import Message, read_shared, receive, send
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.track import Tracker
-    from bodyfit.recording.description import Sensor
+    from bodyfit_service.frames_wire import InstantDecoder
 
 FIT, TRACK = "fit", "track"
 PROGRESS_EVERY_S = 0.1
@@ -76,7 +76,7 @@ class Worker:
     def __init__(self, pipe: Connection, stop: Synchronized[int], setup: WorkerSetup) -> None:
         self.pipe, self.stop, self.setup = pipe, stop, setup
         self._models: dict[str, BodyModel] = {}
-        self._streams: dict[int, tuple[Tracker, tuple[Sensor, ...]]] = {}
+        self._streams: dict[int, tuple[Tracker, InstantDecoder]] = {}
 
     def prepare(self) -> None:
         """Compiles, loads, and fits the shipped recording; says that it is ready, or why not, and ends then."""
@@ -84,7 +84,7 @@ class Worker:
         try:
             self._test()
         except Exception as problem:
-            send(self.pipe, Message("unfit", 0, {"why": f"{type(problem).__name__}: {problem}"}))
+            send(self.pipe, Message("unfit", 0, {"why": "".join(traceback.format_exception(problem))[-4000:]}))
             raise SystemExit(1) from None
         send(self.pipe, Message("ready", 0, {"seconds": time.perf_counter() - began}))
 
@@ -108,7 +108,7 @@ class Worker:
             return
         from bodyfit.fit.fit import fit
 
-        result = fit(recording, model=self.model(""), config=self._fit_config())
+        result = fit(recording, model=self.model(""), frames=[0], config=self._fit_config())
         if not result.converged:
             raise RuntimeError("the fit of the shipped recording did not converge")
 
@@ -123,9 +123,9 @@ class Worker:
         Raises:
             ModelFileError: no such model.
         """
-        from bodyfit_service.models import named_model
+        from bodyfit_service.models import default_name, named_model
 
-        name = name or self.setup.model
+        name = name or default_name(self.setup.model)
         if name not in self._models:
             self._models[name] = named_model(name)
         return self._models[name]
@@ -183,10 +183,9 @@ class Worker:
         return watch
 
     def _fit(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.fit.fit import fit
         from bodyfit.watch import watched
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.frames_wire import make_recording
         from bodyfit_service.options import fit_arguments
         from bodyfit_service.outputs import result_with_outputs
@@ -214,9 +213,8 @@ class Worker:
         return Message("done", message.number, {"times": clock.laps, "converged": result.converged}, payload)
 
     def _measure(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.watch import watched
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.outputs import measured
 
         request = pb.MeasureRequest.FromString(read_shared(message.values))
@@ -227,12 +225,11 @@ class Worker:
     # live streams
 
     def _open(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.fit.config import FitConfig
         from bodyfit.fit.track import Tracker
         from bodyfit.fit.track_config import TrackConfig
-        from bodyfit_service.frames_wire import check_header, gravity_of
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
+        from bodyfit_service.frames_wire import InstantDecoder, check_header, gravity_of
         from bodyfit_service.options import track_arguments
 
         start = pb.TrackStart.FromString(message.payload)
@@ -243,24 +240,22 @@ class Worker:
             gravity_world=gravity_of(start.header),
             **track_arguments(start),
         )
-        self._streams[message.number] = tracker, sensors
+        self._streams[message.number] = tracker, InstantDecoder(sensors, self.setup.limits)
         return Message("opened", message.number)
 
     def _frame(self, message: Message) -> Message:
-        from bodyfit_protos.v1 import bodyfit_pb2 as pb
-
         from bodyfit.errors import InputError
         from bodyfit.watch import watched
-        from bodyfit_service.frames_wire import frames_of
+        from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.results_wire import estimate_message
 
         clock = _Clock()
-        tracker, sensors = self._streams[message.number]
+        tracker, decoder = self._streams[message.number]
         instant = pb.Instant.FromString(read_shared(message.values))
         clock.lap("transfer")
         watch = self._watch_stream(message.number)
         try:
-            frames = frames_of(instant, sensors, self.setup.limits)
+            frames = decoder.frames(instant)
             clock.lap("decode")
             with watched(watch):
                 estimate = tracker.update(frames, index=instant.index)
