@@ -31,6 +31,7 @@ from wire_mutations import mutate, mutated_bytes, valid_recording_stream, valid_
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, InputError
+from bodyfit.fit.fit import look
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.frames_wire import InstantDecoder, check_header, make_recording
 from bodyfit_service.limits import Limits
@@ -60,7 +61,7 @@ def mutated(valid: Message, rng: random.Random) -> bytes:
 
 
 def take_request(data: bytes) -> None:
-    """What a server does with a Fit's bytes before the fit."""
+    """What a server does with a Fit's bytes, up to the person that is to be fitted: nobody is there."""
     request = pb.FitRequest.FromString(data)
     recording = make_recording(request.header, request.instants, LIMITS)
     for i in range(recording.num_frames):
@@ -68,6 +69,7 @@ def take_request(data: bytes) -> None:
             frame = recording.frame(i, sensor.name)
             if frame is not None and not (np.isfinite(frame.depth).all() and float(frame.depth.min()) >= 0):
                 raise AssertionError("depth that is negative or not finite got through")
+    look(recording, None, None, None, lambda _stage, _share: None)
 
 
 def take_live(data: bytes) -> None:
