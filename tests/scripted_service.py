@@ -157,6 +157,7 @@ class ScriptedService(bodyfit_pb2_grpc.BodyFitServiceServicer):
             answer = self.track_answer(request.instant, n)
             if answer is None:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "broken on cue")
+            assert answer is not None  # abort raises
             yield answer
 
 
