@@ -196,7 +196,9 @@ class Tracker:
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
-        if self.colors is not None and not leapt:
+        if self.colors is not None and leapt:
+            self.colors.interrupt()
+        elif self.colors is not None:
             t0 = time.perf_counter()
             found = self._last = self._with_colors(frames, found, expected, widen)
             times["color"] = time.perf_counter() - t0
@@ -244,7 +246,7 @@ class Tracker:
         assert self.colors is not None and self.shape is not None
         c, mesh = self.config, self.shape.mesh(self.config.stage.level)
         if self._effort > max(c.effort, 1):  # time is short
-            self.colors.pulled = 0
+            self.colors.interrupt()
             return found
         turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
         problem = instant_problem(
@@ -531,7 +533,7 @@ class Tracker:
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
             self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
-            tuple(told), times,
+            tuple(told), times, 0 if self.colors is None else self.colors.pulled,
         )  # fmt: skip
 
     def _joints(self) -> NDArray[np.float64]:

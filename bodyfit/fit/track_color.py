@@ -19,7 +19,7 @@ from bodyfit.body.model import BodyModel
 from bodyfit.fit.appearance import Appearance, Sight
 from bodyfit.fit.follow import Followed, Pose, agreement_of
 from bodyfit.fit.mesh import Mesh
-from bodyfit.fit.photometric import ColorTerm, photometric_equations
+from bodyfit.fit.photometric import ColorPull, ColorTerm, photometric_equations
 from bodyfit.fit.problem import Linearization, State
 from bodyfit.fit.solver import moved
 from bodyfit.fit.track_config import ColorTracking
@@ -62,11 +62,17 @@ class TrackColors:
         self._limbs = limb_of_joints(model.joint_names)
         # which limb each pose parameter belongs to; the translation goes with the trunk
         self._of_parameter = np.concatenate([np.repeat(self._limbs, 3), np.zeros(3, np.int64)])
+        self.pull: ColorPull | None = None
+        """what the last frame's colours say about the pose that was found with them"""
         self._steady = 0
         self._count = 0
         self._pull = np.zeros(len(self._of_parameter))
         self._pulls = 0
         self._places: dict[str, tuple[float, NDArray[np.float32]]] = {}
+
+    def report(self) -> dict[str, int]:
+        """How colours were used: frames that they moved, that they were refused in, limbs that were learnt anew."""
+        return {"frames": self.frames, "refused": self.refused, "limbs_forgotten": self.forgotten}
 
     # pulling
 
@@ -82,16 +88,17 @@ class TrackColors:
             expected_precision: (Q,) how firmly each pose parameter was held at its expected value.
             depth_at: cost and normal equations of a pose without colours.
         """
-        self.pulled = 0
+        self.pulled, self.pull = 0, None
         terms = self._terms(frames, found.pose, mesh)
         if not terms:
             return found
         c = self.config
         A = found.equations.A[0]
-        shift = np.zeros(len(A))
+        shift = looked = np.zeros(len(A))
+        H, g = np.zeros_like(A), np.zeros(len(A))
         for _ in range(c.rounds):
             H, g = self._pull_at(terms, mesh, found.pose, shift)
-            shift = self._bounded(A, np.linalg.solve(A + H, H @ shift - g))
+            looked, shift = shift, self._bounded(A, np.linalg.solve(A + H, H @ shift - g))
         pose = _shifted(found.pose, shift)
         eq = depth_at(pose)
         if not eq.cost[0] < found.equations.cost[0] + c.most_real_rise:
@@ -99,6 +106,9 @@ class TrackColors:
             return found
         self.pulled = sum(len(t.targets) for t in terms)
         self.frames += 1
+        self.pull = ColorPull(
+            pose.rotations, pose.transl, H.astype(np.float32), (g + H @ (shift - looked)).astype(np.float32)
+        )  # fmt: skip
         self._watch(A, shift, expected_precision)
         gap, overlap, covered = agreement_of(eq)
         return replace(found, pose=pose, equations=eq, gap_m=gap, overlap=overlap, covered=covered)
@@ -175,7 +185,7 @@ class TrackColors:
     def interrupt(self) -> None:
         """The pose leapt, was held, or was lost: nothing is learnt until it has been steady again."""
         self._steady = 0
-        self.pulled = 0
+        self.pulled, self.pull = 0, None
         self._places.clear()
 
     def learn(self, frames: Sequence[Frame], pose: Pose, mesh: Mesh, *, ordinary: bool) -> None:

@@ -18,6 +18,7 @@ from bodyfit.fit.blas import one_blas_thread
 from bodyfit.fit.fit import check_options
 from bodyfit.fit.joint import Instant, spheres_for
 from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
+from bodyfit.fit.photometric import ColorPull
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.sequence import Chain, is_sequence, solve_chain
@@ -122,11 +123,14 @@ def track(
         recording = open_recording(Path(recording))
     names = _sensors(recording, sensors)
     chosen = _positions(recording, frames)
+    if config is not None and config.color is not None:
+        _check_color(recording, names)
     tracker = Tracker(
         body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
     )
     steps: list[Step] = []
     views: list[tuple[View, ...]] = []
+    pulls: list[ColorPull | None] = []
     skipped: dict[int, str] = {}
     for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
         index = int(recording.indices[position])
@@ -144,24 +148,31 @@ def track(
         else:
             steps.append(step_of(estimate, position))
             views.append(tracker.views)
+            pulls.append(None if tracker.colors is None else tracker.colors.pull)
         if smooth and len(views) >= MOST_AT_ONCE:
-            steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+            steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
             views.clear()
+            pulls.clear()
         say("following", 0.8 * (n + 1) / len(chosen))
     if not steps:
         first = next(iter(skipped.values()), "nothing")
         raise PersonNotFoundError("frames", "a person in one of them", first)
     if smooth and len(views) >= LEAST_TOGETHER:
         say("all poses together", 0.82)
-        steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+        steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
     say("measuring", 0.92)
     result = _result(tracker, recording, names, steps, skipped, person)
     say("done", 1.0)
     return result
 
 
-def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]]) -> list[Step]:
-    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now."""
+def together(
+    tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]], pulls: Sequence[ColorPull | None] = ()
+) -> list[Step]:
+    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now.
+
+    pulls: what each step's colours said; empty where colour is not used.
+    """
     assert tracker.shape is not None
     how = tracker.config.fit.sequence
     times = np.array([s.timestamp_s for s in steps])
@@ -170,7 +181,7 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     chain = Chain(
         views, times, tracker.shape.mesh(tracker.config.stage.level), tracker.prior,
         tracker.shape.clothing.sigma_behind_m, tracker.config.fit,
-        spheres=spheres_for(tracker.setup, tracker.config.stage),
+        spheres=spheres_for(tracker.setup, tracker.config.stage), pulls=pulls,
     )  # fmt: skip
     poses = np.stack([s.pose for s in steps]).astype(np.float64)
     with one_blas_thread():
@@ -196,6 +207,11 @@ def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
         if name not in names:
             raise InputError("sensors", f"names of this recording's sensors ({', '.join(names)})", repr(name))
     return list(sensors or names)
+
+
+def _check_color(recording: Recording, names: Sequence[str]) -> None:
+    if not any(s.color_camera is not None for s in recording.sensors if s.name in names):
+        raise InputError("color", "a recording whose sensors have colour", "depth alone")
 
 
 def _positions(recording: Recording, frames: Sequence[int] | None) -> list[int]:
@@ -269,7 +285,11 @@ def _result(
         measurements=measure_with_sd(
             model, betas, cov, coverage, sides=sides, model_error=model_errors(clothing.name)
         ),
-        provenance={**provenance(setup), "solver": "lm, followed"},
+        provenance={
+            **provenance(setup),
+            "solver": "lm, followed",
+            **({} if tracker.colors is None else {"color": tracker.colors.report()}),
+        },
         observations=tuple(observations),
         skipped=skipped,
     )  # fmt: skip
