@@ -45,6 +45,8 @@ LEAST_POINTS = 30
 LIGHT_EVERY = 3
 """every so-manieth point tells of the light: nine numbers need no more, and it was most of the time"""
 LEAST_SAY = 0.05
+NEXT_S = 0.25
+"""what moves is known between frames that are no further apart"""
 GAIN_RANGE = (0.4, 2.5)
 
 
@@ -77,6 +79,7 @@ class Sight:
     face: NDArray[np.int32]
     R_wc: NDArray[np.float32]
     body_px: int
+    timestamp_s: float
 
 
 def _uniform() -> NDArray[np.float32]:
@@ -106,6 +109,8 @@ class Appearance:
     frames: int = 0
     _says: tuple[int, NDArray[np.float32]] = field(default_factory=lambda: (-SAYS_EVERY, np.zeros(0, np.float32)))
     _scratch: dict[str, NDArray] = field(default_factory=dict)
+    _places: dict[str, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    """by sensor when its points were learnt from last, and where they were in its colour camera"""
 
     @staticmethod
     def begin(model: BodyModel, mesh: Mesh, config: ColorConfig | None = None) -> Appearance:
@@ -186,7 +191,8 @@ class Appearance:
         K.sample_points(at, seen, view.image, view.intrinsics, colors, np.empty(len(seen), np.float32))
         R_wc = np.ascontiguousarray(R.T)
         return Sight(
-            view, at, normals, facing, seen, colors, seen_vertices, drawn, face, R_wc, int((drawn > 0).sum())
+            view, at, normals, facing, seen, colors, seen_vertices, drawn, face, R_wc, int((drawn > 0).sum()),
+            frame.timestamp_s,
         )  # fmt: skip
 
     def _array(self, name: str, size: tuple[int, ...], kind: type = np.float32) -> NDArray:
@@ -309,8 +315,12 @@ class Appearance:
     # learning
 
     def update(self, sight: Sight) -> None:
-        """Takes the colours of a frame in which the body's pose is as good as it gets."""
+        """Takes the colours of a frame in which the body's pose is as good as it gets; those of what moves fast, since
+        the last update, are left out."""
+        self._leave_out_fast(sight)
         sensor, seen = sight.view.sensor, sight.seen
+        if len(seen) < LEAST_POINTS:
+            return
         light = self.lights.get(sensor)
         if light is None:
             light = self.lights[sensor] = self._first_light(sight)
@@ -335,6 +345,17 @@ class Appearance:
         self.frames += 1
         if self.frames % 5 == 0:
             self._relight(light)
+
+    def _leave_out_fast(self, sight: Sight) -> None:
+        sensor, now = sight.view.sensor, sight.timestamp_s
+        before, self._places[sensor] = self._places.get(sensor), (now, sight.at)
+        if before is None or not 0 < now - before[0] <= NEXT_S:
+            return
+        seen = sight.seen
+        far = np.linalg.norm(sight.at[seen] - before[1][seen], axis=1)
+        slow = far < self.config.fastest_mps * (now - before[0])
+        sight.facing[seen[~slow]] = 0
+        sight.seen, sight.colors = seen[slow], sight.colors[slow]
 
     def _relight(self, light: SensorLight) -> None:
         """The light that agrees best with all frames so far, the present one worth as much as a ridge."""
@@ -382,7 +403,7 @@ class Appearance:
     def forget_colors(self) -> Appearance:
         """The same points and lights without colours, to learn them again with better poses."""
         return replace(
-            self, albedo=np.full_like(self.albedo, 0.4), weight=np.zeros_like(self.weight), frames=0,
+            self, albedo=np.full_like(self.albedo, 0.4), weight=np.zeros_like(self.weight), frames=0, _places={},
             _says=(-SAYS_EVERY, np.zeros(0, np.float32)),
             variance=np.full_like(self.variance, 2e-3), _scratch={},
             lights={k: replace(v, light=v.light.copy(), gain=v.gain.copy(), M=v.M * 0, b=v.b * 0)

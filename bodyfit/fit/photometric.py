@@ -48,6 +48,9 @@ class ColorConfig:
     moment, in which a limb was turned wrongly, would hold it there"""
     most_frames: float = 200.0
     """the running mean is over the last so many frames"""
+    fastest_mps: float = 0.8
+    """colours are learnt of points that move slower than this: colour is taken a little later than depth, and a limb
+    that flies is not where it is thought to be"""
     margin_m: float = 0.12
     """how far around the expected body the image is cut out"""
 
@@ -202,4 +205,4 @@ class ColorPull:
         near = self.REACH / (self.REACH + 0.5 * float(d @ Hd))
         slope = float(g @ d)
         gradient = near * g + near**2 * (1 - slope / self.REACH) * Hd
-        return near * (slope + 0.5 * float(d @ Hd)), gradient, near**2 * self.products
+        return near * (slope + 0.5 * float(d @ Hd)), gradient, near**2 * self.products.astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel
-from bodyfit.fit.appearance import Appearance, Sight
+from bodyfit.fit.appearance import Appearance
 from bodyfit.fit.follow import Followed, Pose, agreement_of
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorPull, ColorTerm, photometric_equations
@@ -68,7 +68,6 @@ class TrackColors:
         self._count = 0
         self._pull = np.zeros(len(self._of_parameter))
         self._pulls = 0
-        self._places: dict[str, tuple[float, NDArray[np.float32]]] = {}
 
     def report(self) -> dict[str, int]:
         """How colours were used: frames that they moved, that they were refused in, limbs that were learnt anew."""
@@ -186,14 +185,9 @@ class TrackColors:
         """The pose leapt, was held, or was lost: nothing is learnt until it has been steady again."""
         self._steady = 0
         self.pulled, self.pull = 0, None
-        self._places.clear()
 
     def learn(self, frames: Sequence[Frame], pose: Pose, mesh: Mesh, *, ordinary: bool) -> None:
-        """Takes an instant's colours where the pose has been found as well as usual for some frames.
-
-        Points that move fast are left out: colour is taken a little later than depth, and a limb that flies is not
-        where it is thought to be.
-        """
+        """Takes an instant's colours where the pose has been found as well as usual for some frames."""
         c = self.config
         self._count += 1
         self._steady = self._steady + 1 if ordinary else 0
@@ -206,21 +200,7 @@ class TrackColors:
         for frame in frames:
             sight = appearance.look(frame, pose.rotations, pose.transl)
             if sight is not None:
-                self._still_points(frame, sight)
-                if len(sight.seen) >= 50:
-                    appearance.update(sight)
-
-    def _still_points(self, frame: Frame, sight: Sight) -> None:
-        """Takes the points that have moved fast since they were last looked at from what is seen."""
-        now, before = frame.timestamp_s, self._places.get(frame.sensor)
-        self._places[frame.sensor] = now, sight.at
-        if before is None or now - before[0] > 0.25 or len(before[1]) != len(sight.at):
-            return
-        seen = sight.seen
-        far = np.linalg.norm(sight.at[seen] - before[1][seen], axis=1)
-        still = far < self.config.fastest_mps * (now - before[0])
-        sight.facing[seen[~still]] = 0
-        sight.seen, sight.colors = seen[still], sight.colors[still]
+                appearance.update(sight)
 
 
 def _shifted(pose: Pose, shift: NDArray[np.float64]) -> Pose:

@@ -58,8 +58,6 @@ class ColorTracking:
     """nothing is learnt before depth has explained so many frames in a row as well as usual"""
     learn_every: int = 2
     """colours are learnt from every so-manieth frame"""
-    fastest_mps: float = 0.8
-    """and only of points that move slower than this"""
     rounds: int = 2
     """so often the colours are looked at again while they move a pose"""
     most_rise: float = 0.5
