@@ -175,7 +175,7 @@ class Film:
 
 def true_albedo(texture: Texture, model: BodyModel, appearance: Appearance, reach_m: float) -> NDArray[np.float32]:
     """(N, 3) display values at the appearance's points, smoothed over the surface as the image is (metres)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     from bodyfit.kernels.photometric import GAMMA
 
@@ -186,7 +186,7 @@ def true_albedo(texture: Texture, model: BodyModel, appearance: Appearance, reac
     cells = np.einsum("sk,fkc->fsc", weights, model.v_template[model.faces]).reshape(-1, 3)
     shown = texture.albedo.reshape(-1, 3) ** (1 / GAMMA)
     at = appearance.points.of(model.v_template[appearance.mesh.vertex_ids])
-    far, which = cKDTree(cells).query(at, k=64)
+    far, which = KDTree(cells).query(at, k=64)
     w = np.exp(-0.5 * ((far - far[:, :1]) / reach_m) ** 2)
     return (np.einsum("nk,nkc->nc", w, shown[which]) / w.sum(1)[:, None]).astype(np.float32)
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from bodyfit_service.settings import Settings
 
 
+class _EndedError(InputError):
+    """The stream ended before its recording did."""
+
+
 @dataclass(eq=False)
 class Upload:
     """One recording.
@@ -40,7 +44,7 @@ class Upload:
         instants: serialized, each as a field of that request.
         fit: the task that waits for the worker, once all instants are there.
         last: time and number of the last instant that is held.
-        newest: how far the fit is; a slow reader gets the newest only.
+        newest: how far the fit is; a slow reader gets the newest only. told: whether it was said already.
     """
 
     key: str
@@ -55,7 +59,8 @@ class Upload:
     last: tuple[float | None, int | None] = (None, None)
     fit: asyncio.Task[bytes] | None = None
     job: Job | None = None
-    newest: pb.FitProgress | None = None
+    newest: pb.FitProgress = field(default_factory=pb.FitProgress)
+    told: bool = True
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stream: asyncio.Task[Any] | None = None
     left: float = field(default_factory=time.monotonic)
@@ -125,6 +130,8 @@ class Uploads:
                         raise InputError("message", "chunk or finish", str(what))
                 async for answer in self._watch(upload):
                     yield answer
+            except _EndedError:
+                raise  # a connection that breaks may look so
             except InputError:
                 self._forget(upload)  # what is wrong stays wrong, however often it is sent
                 raise
@@ -137,7 +144,7 @@ class Uploads:
         except TimeoutError:
             raise DeadlineError(f"nothing came over the stream for {self.settings.stream_idle_s:g} s") from None
         if data is None:
-            raise InputError("finish", "the stream's last message", "the stream's end without it")
+            raise _EndedError("finish", "the stream's last message", "the stream's end without it")
         return data
 
     def _begin(self, request: pb.FitRecordingRequest, owner: str) -> Upload:
@@ -203,17 +210,15 @@ class Uploads:
 
     def _start_fit(self, upload: Upload) -> None:
         def progress(message: Message) -> None:
-            last = upload.newest or pb.FitProgress()
-            now = pb.FitProgress(stage=last.stage, fraction=last.fraction, step=last.step)
-            if last.HasField("cost"):
-                now.cost = last.cost
+            now = pb.FitProgress()
+            now.CopyFrom(upload.newest)
             if message.what == "stage":
                 now.stage, now.fraction = message.values["stage"], message.values["fraction"]
             else:
                 now.step = message.values["step"]
                 if message.values["cost"] is not None:
                     now.cost = message.values["cost"]
-            upload.newest = now
+            upload.newest, upload.told = now, False
             upload.changed.set()
 
         data = upload.head + b"".join(upload.instants)
@@ -238,12 +243,12 @@ class Uploads:
             if fit.done():
                 break
             place = self.pool.position(job)
-            said = pb.FitProgress(stage="waiting", queue_position=place) if place else upload.newest
-            upload.newest = None
-            if said is not None:
+            if place or not upload.told:
+                upload.told = True
+                said = pb.FitProgress(stage="waiting", queue_position=place) if place else upload.newest
                 yield pb.FitRecordingResponse(progress=said).SerializeToString()
             upload.changed.clear()
-            if not fit.done() and upload.newest is None:
+            if not fit.done() and upload.told:
                 try:
                     await asyncio.wait_for(upload.changed.wait(), 1.0)
                 except TimeoutError:
