@@ -158,7 +158,9 @@ def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[
         "grpc": ("service", "bodyfit/cli/"),
     }
     for package, (extra, _) in extras.items():
-        assert extra is None or any(line.startswith(package) for line in pyproject["project"]["optional-dependencies"][extra])
+        assert extra is None or any(
+            line.startswith(package) for line in pyproject["project"]["optional-dependencies"][extra]
+        )
     wrong = [
         f"{path} imports {module}"
         for path, tree in library_trees(repo_root)

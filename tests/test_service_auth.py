@@ -6,6 +6,7 @@ A real server process with TLS and tokens; certificates are made for the test.
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def server(made: Certificates, tokens: dict[str, str]) -> Iterator[ServerProcess
     cert, key = made.folder / "server.pem", made.folder / "server.key"
     flags = ("--tls-cert", str(cert), "--tls-key", str(key), "--tokens", str(made.folder / "tokens"))
     workers = ("--fit-workers", "1", "--track-workers", "0", "--log-level", "debug")
-    with ServerProcess(*flags, *workers, wait=False) as server:
+    with ServerProcess(*flags, *workers, "--metrics-address", "127.0.0.1:0", wait=False) as server:
         server.wait_listening()
         yield server
 
@@ -215,7 +216,7 @@ def test_a_token_over_its_open_calls(channel: grpc.Channel, tokens: dict[str, st
         first.cancel()
 
 
-def test_nothing_sensitive_is_logged(
+def test_nothing_sensitive_is_logged_or_counted(
     server: ServerProcess, channel: grpc.Channel, made: Certificates, tokens: dict[str, str]
 ) -> None:
     health: Any = health_pb2_grpc.HealthStub(channel)
@@ -232,17 +233,29 @@ def test_nothing_sensitive_is_logged(
     cert, key = made.folder / "server.pem", made.folder / "server.key"
     address = server.address.replace("127.0.0.1", "localhost")
     assert probe(["--address", address, "--cert", str(cert), "--key", str(key)], {}) == 0
+    (told,) = server.records("metrics")
+    with urllib.request.urlopen(f"http://127.0.0.1:{told['port']}/metrics", timeout=20) as metrics:
+        counted = metrics.read().decode()
+    for line in (
+        'bodyfit_requests_total{code="OK",method="Fit"} 1.0',
+        'bodyfit_requests_total{code="INVALID_ARGUMENT",method="Fit"} 1.0',
+        *(f'bodyfit_stage_seconds_count{{stage="{name}"}} 1.0' for name in ("queue", "transfer", "fit", "pack")),
+        "bodyfit_workers_ready 1.0",
+        "bodyfit_queue_size 32.0",
+        "bodyfit_serving 1.0",
+    ):
+        assert line in counted.splitlines(), counted
     assert server.stop() == 0
     calls = [r for r in server.logs if r["message"] == "call"]
     assert {"request_id": "the-fit", "caller": "anna", "code": "OK"}.items() <= next(
         r for r in calls if r["method"].endswith("/Fit") and r["code"] == "OK"
     ).items()
     assert {r["code"] for r in calls} >= {"OK", "UNAUTHENTICATED", "INVALID_ARGUMENT"}
-    said = "\n".join([*server.printed, *server.lines])
+    said = "\n".join([*server.printed, *server.lines, counted])
     secrets = [t for token in tokens.values() for t in (token, token.removeprefix("bodyfit_")[:16])]
-    secrets += [json.dumps(key.read_text())[40:80], "PRIVATE KEY", "Bearer", SENSOR, "secret", "127.0.0.1:"]
+    secrets += [json.dumps(key.read_text())[40:80], "PRIVATE KEY", "Bearer", SENSOR, "a secret", "127.0.0.1:"]
     said = said.replace(f"listening on {server.address}", "").replace('"address": "127.0.0.1:0"', "")
-    said = said.replace("address = 127.0.0.1:0", "")
+    said = said.replace("address = 127.0.0.1:0", "")  # metrics_address too
     assert [s for s in secrets if s in said] == []
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bodyfit_service.channel import ClientTls, credentials, grpc_module, make_target, new_request_id, options
-from bodyfit_service.client import Progress, _left
+from bodyfit_service.client import BodyFitClient, Progress, Stop, left
 from bodyfit_service.received import (
-    Departures,
     FitAnswer,
     LocalModels,
     ServedModel,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from bodyfit.frame import Frame
     from bodyfit.recording.source import FrameSource
     from bodyfit_protos.v1 import bodyfit_pb2 as pb
-    from bodyfit_service.questions import FitQuestion, LiveMessages
-    from bodyfit_service.sending import Upload
+    from bodyfit_service.questions import FitQuestion
 
 __all__ = ["AsyncBodyFitClient", "ClientTls", "Retries"]
 
@@ -41,7 +40,9 @@ Item = TypeVar("Item")
 
 
 class AsyncBodyFitClient:
-    """A connection to a bodyfit server, for one event loop; images are read and packed in threads.
+    """A connection to a bodyfit server, for one event loop.
+
+    Images are read and packed in threads; each stream has a thread of its own.
 
     Args and errors are those of `bodyfit_service.client.BodyFitClient`.
     """
@@ -70,6 +71,9 @@ class AsyncBodyFitClient:
         self._stub: Any = bodyfit_pb2_grpc.BodyFitServiceStub(self._channel)  # type: ignore[arg-type]
         self._models = LocalModels()
         self._info: ServerInfo | None = None
+        self._streams = BodyFitClient(
+            address, token=token, tls=tls, timeout_s=timeout_s, retries=retries, plain_token=plain_token
+        )
 
     async def __aenter__(self) -> AsyncBodyFitClient:
         return self
@@ -80,6 +84,7 @@ class AsyncBodyFitClient:
     async def close(self) -> None:
         """Ends the connection; calls that are under way are cancelled."""
         await self._channel.close()
+        self._streams.close()
 
     async def fit(
         self,
@@ -113,7 +118,7 @@ class AsyncBodyFitClient:
             limits = await self._limits() if question.stream is None else None
             request = await asyncio.to_thread(question.request, limits)
         if request is None:
-            return await self._fit_recording(question, progress, end)
+            return await self._fit_streamed(question, progress, end)
         request_id = new_request_id()
         response, trailing = await self._call(self._stub.Fit, request, end, request_id)
         return await self._answer(response.result, question, request_id, trailing)
@@ -138,34 +143,22 @@ class AsyncBodyFitClient:
 
         An iterable that is not async is drawn in threads.
         """
-        from bodyfit_service.questions import LiveMessages, is_recording, live_messages, recorded_messages, track_start
+        from bodyfit_service.questions import is_recording, live_messages, recorded_messages, track_start
 
         every = is_recording(recording) and not paced if every_instant is None else every_instant
         start = track_start(every_instant=every, **asked)
         source: Any = recording
-        if isinstance(recording, AsyncIterable):
-            messages = live_in_threads(recording, LiveMessages(start, gravity_world))
-        elif is_recording(recording):
-            opened = await asyncio.to_thread(recorded_messages, start, source, frames, sensors, paced=paced)
-            messages = in_threads(opened)
+        if is_recording(recording):
+            messages = await asyncio.to_thread(recorded_messages, start, source, frames, sensors, paced=paced)
         else:
-            messages = in_threads(live_messages(start, source, gravity_world))
-        departures = Departures()
-        call = self._stub.Track(timeout=_left(self._end(timeout_s)), metadata=self._target.metadata(new_request_id()))
-
-        async def feed() -> None:
-            async for message in messages:
-                departures.note(message)
-                await call.write(message)
-            await call.done_writing()
-
-        from bodyfit_service.status import error_of
-
+            here = Drawn(source) if isinstance(recording, AsyncIterable) else source
+            messages = live_messages(start, here, gravity_world)
+        answers = Thread(lambda stop: self._streams.track_messages(messages, self._end(timeout_s), stop))
         try:
-            async for response in _talk(call, feed()):
-                yield departures.answer(response)
-        except grpc_module().RpcError as error:
-            raise error_of(error) from None
+            async for answer in answers:
+                yield answer
+        finally:
+            answers.stop()
 
     async def measure(
         self, betas: Any, betas_cov: Any = None, *, model: str | BodyModel | None = None
@@ -232,7 +225,7 @@ class AsyncBodyFitClient:
         attempt = 0
         while True:
             attempt += 1
-            call = method(request, timeout=_left(end), metadata=metadata)
+            call = method(request, timeout=left(end), metadata=metadata)
             try:
                 return await call, await call.trailing_metadata()
             except grpc.RpcError as error:
@@ -246,112 +239,89 @@ class AsyncBodyFitClient:
             raise error_of(error) from None
         await asyncio.sleep(wait_s)
 
-    async def _fit_recording(self, question: FitQuestion, progress: Progress | None, end: float | None) -> FitAnswer:
-        """FitRecording, gone on with where its stream breaks."""
-        import grpc
+    async def _fit_streamed(self, question: FitQuestion, progress: Progress | None, end: float | None) -> FitAnswer:
+        loop = asyncio.get_running_loop()
 
-        from bodyfit_service.sending import Upload, is_lost, progress_of
+        def tell(stage: str, fraction: float) -> None:
+            assert progress is not None
+            loop.call_soon_threadsafe(progress, stage, fraction)
 
-        start = await asyncio.to_thread(question.start)
-        upload = Upload(start, question.material.instants)
-        request_id = new_request_id()
-        attempt = 0
-        while True:
-            attempt += 1
-            held = upload.acknowledged
-            try:
-                result, trailing = await self._converse(upload, request_id, end, progress_of(progress))
-                return await self._answer(result, question, request_id, trailing)
-            except grpc.RpcError as error:
-                if is_lost(error, upload) and upload.restarts < self._retries.restarts:
-                    upload.start_over()
-                    continue
-                if upload.acknowledged > held:
-                    attempt = 1
-                await self._wait_or_raise(error, self._retries.wait_s(error, attempt, accepted=False), end)
-
-    async def _converse(
-        self, upload: Upload, request_id: str, end: float | None, progress: Callable[[pb.FitProgress], None]
-    ) -> Any:
-        """One stream of FitRecording, to its result and trailing metadata."""
-        from bodyfit_service.sending import ProtocolError
-
-        call = self._stub.FitRecording(timeout=_left(end), metadata=self._target.metadata(request_id))
-        go = asyncio.Event()
-
-        async def feed() -> None:
-            await call.write(upload.opening())
-            await go.wait()
-            async for message in in_threads(upload.messages()):
-                await call.write(message)
-            await call.done_writing()
-
-        result = None
-        async for response in _talk(call, feed()):
-            kind = response.WhichOneof("message")
-            if kind == "accepted":
-                upload.accepted(response.accepted)
-                go.set()
-            elif kind == "acknowledged":
-                upload.acknowledge(response.acknowledged.next_position)
-            elif kind == "progress":
-                progress(response.progress)
-            elif kind == "result":
-                result = response.result
-        if result is None:
-            raise ProtocolError("the server ended the stream without a result")
-        return result, await call.trailing_metadata()
-
-
-async def _talk(call: Any, feed: Any) -> AsyncIterator[Any]:
-    """The answers of a stream while `feed` writes to it.
-
-    What breaks in making the messages, as a broken file of the recording, is raised instead of what becomes of the
-    stream; what breaks in writing them is the stream's own trouble, which reading it tells.
-    """
-    import grpc
-
-    problem: list[BaseException] = []
-
-    async def write() -> None:
+        told = None if progress is None else tell
+        work = Thread(lambda stop: iter([self._streams.fit_streamed(question, told, end, stop)]))
         try:
-            await feed
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            pass
-        except Exception as error:
-            problem.append(error)
-            call.cancel()
+            async for answer in work:
+                return answer
+        finally:
+            work.stop()
+        raise AssertionError("a fit gives an answer or an error")
 
-    writer = asyncio.create_task(write())
-    try:
-        async for response in call:
-            yield response
-    except grpc.RpcError:
-        if problem:
-            raise problem[0] from None
-        raise
-    except asyncio.CancelledError:
-        if problem:
-            raise problem[0] from None
-        raise
-    finally:
-        call.cancel()
-        writer.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writer
+
+class Thread(Generic[Item]):
+    """What an iterator gives in a thread of its own, for the loop; the iterator waits for who takes it.
+
+    Streams go over gRPC's blocking calls: where a server ends a stream that is being written to, its asyncio calls may
+    tell "Internal error from Core" instead of the server's own status (grpcio 1.85), and what to do would be a guess.
+
+    Args:
+        make: makes the iterator, in the thread; what it is given ends the stream.
+    """
+
+    AHEAD = 4
+
+    def __init__(self, make: Callable[[Stop], Iterator[Item]]) -> None:
+        self._make, self._stop = make, Stop()
+        self._loop = asyncio.get_running_loop()
+        self._came: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()
+        self._room = threading.Semaphore(self.AHEAD)
+        self._left = False
+        threading.Thread(target=self._work, name="bodyfit-stream", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            for item in self._make(self._stop):
+                self._room.acquire()
+                if self._left:
+                    return
+                self._put(True, item)
+            self._put(False, None)
+        except BaseException as error:
+            self._put(False, error)
+
+    def _put(self, more: bool, what: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            self._loop.call_soon_threadsafe(self._came.put_nowait, (more, what))
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        while True:
+            more, what = await self._came.get()
+            self._room.release()
+            if more:
+                yield what
+            elif what is None:
+                return
+            else:
+                raise what
+
+    def stop(self) -> None:
+        """Ends the stream and lets the thread go."""
+        self._left = True
+        self._stop.now()
+        self._room.release()
+
+
+class Drawn(Generic[Item]):
+    """An async iterable of this loop as an iterator for another thread; it ends when the loop does."""
+
+    def __init__(self, items: AsyncIterable[Item]) -> None:
+        self._items = aiter(items)
+        self._loop = asyncio.get_running_loop()
+
+    def __iter__(self) -> Iterator[Item]:
+        while (item := asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()) is not _END:
+            yield item
+
+    async def _next(self) -> Any:
+        return await anext(self._items, _END)
 
 
 _END: Any = object()
-
-
-async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """The items, each made in a thread, so that decoding and packing do not hold up the loop."""
-    while (item := await asyncio.to_thread(next, items, _END)) is not _END:
-        yield item
-
-
-async def live_in_threads(instants: AsyncIterable[Any], live: LiveMessages) -> AsyncIterator[pb.TrackRequest]:
-    """Messages of instants that come from the loop, packed in threads."""
-    async for instant in instants:
-        for message in await asyncio.to_thread(live.of, instant):
-            yield message

@@ -155,7 +155,7 @@ class BodyFitClient:
         if question.stream is not None or progress is None:
             request = question.request(self._limits() if question.stream is None else None)
         if request is None:
-            return self._fit_recording(question, progress, end)
+            return self.fit_streamed(question, progress, end)
         request_id = new_request_id()
         response, call = self._call(self._stub.Fit, request, end, request_id)
         body = self._models.model_for(response.result.model, question.model)
@@ -200,7 +200,7 @@ class BodyFitClient:
             messages = recorded_messages(start, source, frames, sensors, paced=paced)
         else:
             messages = live_messages(start, source, gravity_world)
-        return self._track(messages, self._end(timeout_s))
+        return self.track_messages(messages, self._end(timeout_s))
 
     def measure(
         self, betas: Any, betas_cov: Any = None, *, model: str | BodyModel | None = None
@@ -266,20 +266,30 @@ class BodyFitClient:
         while True:
             attempt += 1
             try:
-                return method.with_call(request, timeout=_left(end), metadata=metadata)
+                return method.with_call(request, timeout=left(end), metadata=metadata)
             except grpc.RpcError as error:
                 wait = self._retries.wait_s(error, attempt, accepted=was_accepted(error))
                 self._wait_or_raise(error, wait, end)
 
-    def _wait_or_raise(self, error: Any, wait_s: float | None, end: float | None) -> None:
+    def _wait_or_raise(
+        self, error: Any, wait_s: float | None, end: float | None, stop: Stop | None = None
+    ) -> None:  # fmt: skip
         from bodyfit_service.status import error_of
 
         if wait_s is None or (end is not None and time.monotonic() + wait_s >= end):
             raise error_of(error) from None
-        time.sleep(wait_s)
+        if (stop or Stop()).wait(wait_s):
+            raise error_of(error) from None
 
-    def _fit_recording(self, question: FitQuestion, progress: Progress | None, end: float | None) -> FitAnswer:
-        """FitRecording, gone on with where its stream breaks."""
+    def fit_streamed(
+        self, question: FitQuestion, progress: Progress | None, end: float | None, stop: Stop | None = None
+    ) -> FitAnswer:
+        """The fit as a stream (FitRecording), which goes on where it breaks.
+
+        Args:
+            end: by the monotonic clock; None: no limit.
+            stop: ends it from another thread.
+        """
         import grpc
 
         from bodyfit_service.sending import Upload, is_lost, progress_of
@@ -292,7 +302,7 @@ class BodyFitClient:
             held = upload.acknowledged
             stream = _UploadFeed(upload)
             try:
-                result, trailing = self._converse(stream, request_id, end, progress_of(progress))
+                result, trailing = self._converse(stream, request_id, end, progress_of(progress), stop)
                 body = self._models.model_for(result.model, question.model)
                 return fit_answer(result, body, request_id=request_id, metadata=trailing)
             except grpc.RpcError as error:
@@ -305,17 +315,20 @@ class BodyFitClient:
                     attempt = 1  # it went on: a new trouble, not the old one
                 # an upload that was accepted is there to be gone on with
                 wait = self._retries.wait_s(error, attempt, accepted=False)
-                self._wait_or_raise(error, wait, end)
+                self._wait_or_raise(error, wait, end, stop)
 
     def _converse(
-        self, stream: _UploadFeed, request_id: str, end: float | None, progress: Callable[[pb.FitProgress], None]
-    ) -> tuple[pb.FitResult, Any]:
+        self, stream: _UploadFeed, request_id: str, end: float | None, progress: Callable[[pb.FitProgress], None],
+        stop: Stop | None,
+    ) -> tuple[pb.FitResult, Any]:  # fmt: skip
         """One stream of FitRecording, to its result."""
         from bodyfit_service.sending import ProtocolError
 
         metadata = self._target.metadata(request_id)
-        call = self._stub.FitRecording(stream.messages(), timeout=_left(end), metadata=metadata)
+        call = self._stub.FitRecording(stream.messages(), timeout=left(end), metadata=metadata)
         stream.call = call
+        if stop is not None:
+            stop.ends(call)
         result = None
         try:
             for response in call:
@@ -336,15 +349,20 @@ class BodyFitClient:
             raise stream.problem or ProtocolError("the server ended the stream without a result")
         return result, call.trailing_metadata()
 
-    def _track(self, messages: Iterator[pb.TrackRequest], end: float | None) -> Iterator[TrackAnswer]:
+    def track_messages(
+        self, messages: Iterator[pb.TrackRequest], end: float | None, stop: Stop | None = None
+    ) -> Iterator[TrackAnswer]:
+        """The answers of a track whose messages are there already; see `fit_streamed`."""
         import grpc
 
         from bodyfit_service.status import error_of
 
         feed = _TrackFeed(messages)
         metadata = self._target.metadata(new_request_id())
-        call = feed.call = self._stub.Track(feed.messages(), timeout=_left(end), metadata=metadata)
+        call = feed.call = self._stub.Track(feed.messages(), timeout=left(end), metadata=metadata)
         feed.go.set()
+        if stop is not None:
+            stop.ends(call)
         try:
             for response in call:
                 yield feed.departures.answer(response)
@@ -353,6 +371,32 @@ class BodyFitClient:
         finally:
             feed.stop()
             call.cancel()
+
+
+class Stop:
+    """Ends a stream that another thread waits for."""
+
+    def __init__(self) -> None:
+        self._asked, self._lock = threading.Event(), threading.Lock()
+        self._call: Any = None
+
+    def ends(self, call: Any) -> None:
+        """This call is what is to be ended from now on."""
+        with self._lock:
+            self._call = call
+            if self._asked.is_set():
+                call.cancel()
+
+    def now(self) -> None:
+        """Ends it."""
+        with self._lock:
+            self._asked.set()
+            if self._call is not None:
+                self._call.cancel()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits, unless it is to end; whether it is."""
+        return self._asked.wait(seconds)
 
 
 class _Feed:
@@ -409,6 +453,6 @@ class _TrackFeed(_Feed):
             yield message
 
 
-def _left(end: float | None) -> float | None:
+def left(end: float | None) -> float | None:
     """Seconds that are left; never less than what lets the call end with its own deadline's error."""
     return None if end is None else max(1e-3, end - time.monotonic())

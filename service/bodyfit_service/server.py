@@ -16,6 +16,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health  # pyright: ignore[reportAttributeAccessIssue]
 from grpc_reflection.v1alpha import reflection
 
+from bodyfit import __version__
 from bodyfit_service.answers import Doors
 from bodyfit_service.interceptors import make_interceptors
 from bodyfit_service.limits import Limits
@@ -74,7 +75,8 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(__version__)
+        self.metrics.queue_size(settings.queue_size)
         self.limits = limits_of(settings)
         self.pool = Pool(
             worker_setups(settings),
@@ -151,6 +153,7 @@ class Server:
             self._spawn(self._tell(now))
 
     async def _tell(self, status: int) -> None:
+        self.metrics.serving(status == SERVING)
         for name in ("", SERVICE):
             await self.health.set(name, status)
 
