@@ -155,6 +155,30 @@ def make_grid_view(
     )
 
 
+def instant_problem(
+    mesh: Mesh,
+    views: Sequence[View],
+    stage: Stage,
+    config: FitConfig,
+    prior: PosePrior,
+    sigma_behind_m: float,
+    *,
+    expected: Pose | None,
+    sigma_turn_rad: float,
+    sigma_move_m: float,
+    colors: Sequence[ColorTerm] = (),
+    spheres: Spheres | None = None,
+) -> Expected:
+    """What is minimised for one instant, the shape held."""
+    items = np.array([(0, v) for v in range(len(views))], np.int64)
+    return Expected(
+        mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
+        expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
+        colors=[(0, term) for term in colors], learned_prior=learned_for(config, stage, mesh.joint_names),
+        spheres=spheres,
+    )  # fmt: skip
+
+
 def descend(
     mesh: Mesh,
     views: Sequence[View],
@@ -177,12 +201,9 @@ def descend(
 
     A step that hardly moves the body is taken without looking again, and is the last.
     """
-    items = np.array([(0, v) for v in range(len(views))], np.int64)
-    problem = Expected(
-        mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
-        expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
-        colors=[(0, term) for term in colors], learned_prior=learned_for(config, stage, mesh.joint_names),
-        spheres=spheres,
+    problem = instant_problem(
+        mesh, views, stage, config, prior, sigma_behind_m, expected=expected, sigma_turn_rad=sigma_turn_rad,
+        sigma_move_m=sigma_move_m, colors=colors, spheres=spheres,
     )  # fmt: skip
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
     eq = problem.linearize(state)

@@ -23,6 +23,7 @@ from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.photometric import ColorPull
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import HELD, Problem, Scratch, State
 from bodyfit.fit.retrace import Retracing, Way, retrace
@@ -63,6 +64,8 @@ class Chain:
     velocity: NDArray[np.float64] | None = None
     spheres: Spheres | None = None
     """what tells how deep parts lie in each other"""
+    pulls: Sequence[ColorPull | None] = ()
+    """what each instant's colours say; empty where colour is not used"""
 
 
 @dataclass(frozen=True)
@@ -406,6 +409,7 @@ def _problem(chain: Chain, terms: SequenceConfig, first: int, end: int) -> Probl
     plain = Problem(
         chain.mesh, views, np.array(items, np.int64).reshape(-1, 2), sequence_stage(chain.config, terms), chain.config,
         chain.prior, mean, HELD, chain.sigma_behind_m, spheres=chain.spheres,
+        pulls=[(n, pull) for n, pull in enumerate(chain.pulls[first:end]) if pull is not None],
     )  # fmt: skip
     if chain.velocity is None or not chain.velocity.any():
         return plain

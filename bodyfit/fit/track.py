@@ -18,10 +18,12 @@ from bodyfit.body.model import SEXES, BodyModel
 from bodyfit.errors import FrameError, InputError
 from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.config import CLOTHING
-from bodyfit.fit.follow import Followed, Pose, Seen, descend
+from bodyfit.fit.follow import Followed, Pose, Seen, descend, instant_problem
 from bodyfit.fit.joint import FitSetup, prior_shape, spheres_for
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
+from bodyfit.fit.problem import Linearization, State
 from bodyfit.fit.solver import StopReason
+from bodyfit.fit.track_color import TrackColors
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_limbs import arms_elsewhere
@@ -94,6 +96,8 @@ class Tracker:
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
         self._odd = 0
         self._at_border: float | None = None
+        self.colors = TrackColors(model, self.config.color) if self.config.color is not None else None
+        """what was learnt of the person's colours; None where they are not asked for"""
         self._last: Followed | None = None
         """the body that the last frame was held against; None where nothing was"""
         self._blas: ThreadpoolController | None = None
@@ -192,12 +196,22 @@ class Tracker:
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
+        if self.colors is not None and leapt:
+            self.colors.interrupt()
+        elif self.colors is not None:
+            t0 = time.perf_counter()
+            found = self._last = self._with_colors(frames, found, expected, widen)
+            times["color"] = time.perf_counter() - t0
         self._take(found, now, dt)
         if leapt:
             self._velocity = None  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
         self._learn(found, seen, person)
         times["shape"] = time.perf_counter() - t0
+        if self.colors is not None:
+            t0 = time.perf_counter()
+            self._learn_colors(frames, found, steady=not leapt)
+            times["color"] = times.get("color", 0.0) + time.perf_counter() - t0
         if now - self._good_time > 2.5 * FRAME_S and np.isfinite(self._good_time):
             told.append(f"followed again after {now - self._good_time:.2f} s")
         self._good_time = now
@@ -226,6 +240,33 @@ class Tracker:
             sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
             still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
+
+    def _with_colors(self, frames: Sequence[Frame], found: Followed, expected: Pose, widen: float) -> Followed:
+        """The pose that depth found, moved by what the person's colours say."""
+        assert self.colors is not None and self.shape is not None
+        c, mesh = self.config, self.shape.mesh(self.config.stage.level)
+        if self._effort > max(c.effort, 1):  # time is short
+            self.colors.interrupt()
+            return found
+        turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
+        problem = instant_problem(
+            mesh, found.views, c.stage, c.fit, self.prior, self.shape.clothing.sigma_behind_m, expected=expected,
+            sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
+        )  # fmt: skip
+
+        def depth_at(pose: Pose) -> Linearization:
+            state = State(pose.rotations[None], pose.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
+            return problem.linearize(state)
+
+        held = np.repeat([turn**-2, move**-2], [3 * self.model.num_joints, 3])
+        return self.colors.polish(frames, found, mesh, held, depth_at)
+
+    def _learn_colors(self, frames: Sequence[Frame], found: Followed, *, steady: bool) -> None:
+        assert self.colors is not None and self.shape is not None and self._pose is not None
+        ordinary = steady and self._usual.is_ordinary(*found.fits) and not self._usual.is_odd(*found.fits)
+        if self._effort > max(self.config.effort, 1):
+            return
+        self.colors.learn(frames, self._pose, self.shape.mesh(self.config.stage.level), ordinary=ordinary)
 
     def _wider(
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, found: Followed
@@ -319,6 +360,8 @@ class Tracker:
             told.append("something stands before the person")
         else:
             told.append("too little of the person is in sight")
+        if self.colors is not None:
+            self.colors.interrupt()
         if self._velocity is not None:
             turn, move = self._velocity
             self._velocity = (0.5 * turn, 0.9 * move)  # who walks walks on; limbs are not thrown about
@@ -413,6 +456,8 @@ class Tracker:
     ) -> tuple[TrackState, int]:
         """Goes on from a body that was found."""
         assert self.shape is not None
+        if self.colors is not None:
+            self.colors.interrupt()
         last, self._good_time = self._good_time, now
         self._last = found
         self._pose = found.pose
@@ -488,7 +533,7 @@ class Tracker:
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
             self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
-            tuple(told), times,
+            tuple(told), times, 0 if self.colors is None else self.colors.pulled,
         )  # fmt: skip
 
     def _joints(self) -> NDArray[np.float64]:

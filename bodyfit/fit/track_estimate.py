@@ -50,6 +50,7 @@ class TrackEstimate:
         shape_frozen: whether later frames no longer move the shape.
         told: what happened, one short sentence each.
         times_s: wall seconds by part.
+        color_points: how many points of the body's surface pulled by their colours; 0 where colour was not used.
     """
 
     index: int
@@ -70,6 +71,7 @@ class TrackEstimate:
     shape_frozen: bool
     told: tuple[str, ...]
     times_s: Mapping[str, float]
+    color_points: int = 0
 
 
 @dataclass

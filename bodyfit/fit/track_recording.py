@@ -19,6 +19,7 @@ from bodyfit.fit.config import Clothing
 from bodyfit.fit.fit import check_options
 from bodyfit.fit.joint import FitSetup, Instant, spheres_for
 from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
+from bodyfit.fit.photometric import ColorPull
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.sequence import Chain, is_sequence, solve_chain
@@ -123,11 +124,14 @@ def track(
         recording = open_recording(Path(recording))
     names = _sensors(recording, sensors)
     chosen = _positions(recording, frames)
+    if config is not None and config.color is not None:
+        _check_color(recording, names)
     tracker = Tracker(
         body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
     )
     steps: list[Step] = []
     views: list[tuple[View, ...]] = []
+    pulls: list[ColorPull | None] = []
     skipped: dict[int, str] = {}
     for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
         index = int(recording.indices[position])
@@ -145,26 +149,39 @@ def track(
         else:
             steps.append(step_of(estimate, position))
             views.append(tracker.views)
+            pulls.append(None if tracker.colors is None else tracker.colors.pull)
         if smooth and len(views) >= MOST_AT_ONCE:
-            steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+            steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
             views.clear()
+            pulls.clear()
         say("following", 0.8 * (n + 1) / len(chosen))
     if not steps:
         first = next(iter(skipped.values()), "nothing")
         raise PersonNotFoundError("frames", "a person in one of them", first)
     if smooth and len(views) >= LEAST_TOGETHER:
         say("all poses together", 0.82)
-        steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+        steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
     say("measuring", 0.92)
     assert tracker.shape is not None
-    about = Followed(tracker.setup, tracker.shape.clothing, *tracker.shape.betas(), tracker.shape.garments())
+    about = Followed(
+        tracker.setup,
+        tracker.shape.clothing,
+        *tracker.shape.betas(),
+        tracker.shape.garments(),
+        None if tracker.colors is None else tracker.colors.report(),
+    )
     result = followed_result(about, recording, names, steps, skipped, person)
     say("done", 1.0)
     return result
 
 
-def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]]) -> list[Step]:
-    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now."""
+def together(
+    tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]], pulls: Sequence[ColorPull | None] = ()
+) -> list[Step]:
+    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now.
+
+    pulls: what each step's colours said; empty where colour is not used.
+    """
     assert tracker.shape is not None
     how = tracker.config.fit.sequence
     times = np.array([s.timestamp_s for s in steps])
@@ -173,7 +190,7 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     chain = Chain(
         views, times, tracker.shape.mesh(tracker.config.stage.level), tracker.prior,
         tracker.shape.clothing.sigma_behind_m, tracker.config.fit,
-        spheres=spheres_for(tracker.setup, tracker.config.stage),
+        spheres=spheres_for(tracker.setup, tracker.config.stage), pulls=pulls,
     )  # fmt: skip
     poses = np.stack([s.pose for s in steps]).astype(np.float64)
     with one_blas_thread():
@@ -201,6 +218,11 @@ def _sensors(recording: FrameSource, sensors: Sequence[str] | None) -> list[str]
     return list(sensors or names)
 
 
+def _check_color(recording: FrameSource, names: Sequence[str]) -> None:
+    if not any(s.color_camera is not None for s in recording.sensors if s.name in names):
+        raise InputError("color", "a recording whose sensors have colour", "depth alone")
+
+
 def _positions(recording: FrameSource, frames: Sequence[int] | None) -> list[int]:
     chosen = list(range(recording.num_frames)) if frames is None else sorted(set(frames))
     for i in chosen:
@@ -225,6 +247,7 @@ class Followed:
         clothing: what they were taken to wear.
         betas (S,), betas_cov (S, S): the shape at the end and its covariance.
         garments_m: estimated thickness by garment.
+        color: how colours were used, where they were.
     """
 
     setup: FitSetup
@@ -232,6 +255,7 @@ class Followed:
     betas: NDArray[np.float64]
     betas_cov: NDArray[np.float64]
     garments_m: Mapping[str, float]
+    color: Mapping[str, int] | None = None
 
 
 def followed_result(
@@ -296,7 +320,11 @@ def followed_result(
         measurements=measure_with_sd(
             model, betas, cov, coverage, sides=sides, model_error=model_errors(clothing.name)
         ),
-        provenance={**provenance(setup), "solver": "lm, followed"},
+        provenance={
+            **provenance(setup),
+            "solver": "lm, followed",
+            **({} if followed.color is None else {"color": dict(followed.color)}),
+        },
         observations=tuple(observations),
         skipped=dict(skipped),
     )  # fmt: skip
