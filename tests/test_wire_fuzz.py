@@ -23,7 +23,9 @@ from bodyfit.recording.undistort import check_invertible
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.status import error_of_status
 
-SOME = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+SOME = settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
