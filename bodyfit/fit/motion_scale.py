@@ -19,13 +19,15 @@ from bodyfit.fit.smooth import REACH, News, add_rows, tail_weights
 
 ROUNDS = 6
 """so often scales and poses take turns"""
-AROUND_S = 0.15
+AROUND_S = 0.2
 """an instant's scale is told by those around it: standard deviation of their weights"""
 LEAST = 0.02
 """no scale falls below this share of everybody's: who stands still breathes and sways"""
 MOST = 4.0
-BELIEF = 0.5
-"""everybody's scale counts as so many instants that are known well"""
+"""nor rises above this many times everybody's"""
+BELIEF = 0.02
+"""everybody's scale counts as so many instants that are known well: it holds for limbs that nobody sees, and where
+something is seen that decides"""
 
 
 @dataclass(frozen=True)
@@ -39,36 +41,37 @@ class Evidence:
     share: float
 
 
-def learnt_scales(news: News, usual: NDArray[np.float64], times_s: NDArray[np.float64], evidence: Evidence,
-    rounds: int = ROUNDS) -> NDArray[np.float64]:  # fmt: skip
-    """Scales (T, J + 1, 1) of the news in the accelerations of T instants at times_s (T,).
+def learnt_scales(
+    news: News, usual: NDArray[np.float64], times_s: NDArray[np.float64], evidence: Evidence
+) -> NDArray[np.float64]:
+    """Scales (T, J + 1, 1) of what is new in the accelerations, rad/s² and m/s², of T instants at times_s (T,).
 
     Args:
         news: at the poses at hand.
-        usual: (J + 1,) everybody's.
+        usual: (J + 1,) everybody's scales, from which the rounds begin.
     """
-    T, k = len(times_s), evidence.held
+    T, k, at = len(times_s), evidence.held, news.at
     sigma = np.repeat(usual[None, :, None], T, 0)
-    at = news.at
-    near = np.exp(-0.5 * ((times_s[at][:, None] - times_s[at][None]) / AROUND_S) ** 2)
+    near = np.exp(-0.5 * ((times_s[at][:, None] - times_s[at]) / AROUND_S) ** 2)
     residual = news.residual
-    for _ in range(rounds):
-        scale = sigma[at]
-        tail = tail_weights(residual, scale)
-        weight = tail * (evidence.share / scale) ** 2
+    for _ in range(ROUNDS):
+        tail = tail_weights(residual, sigma[at])
+        weight = tail * (evidence.share / sigma[at]) ** 2
         band, gradient = Band(evidence.band.blocks.copy()), evidence.gradient.copy()
-        add_rows(news.at, news.residual, news.blocks, weight, gradient, band)
+        add_rows(at, news.residual, news.blocks, weight, gradient, band)
         free = Band(band.blocks[:, k:])
-        i = np.arange(band.diagonal.shape[1])
+        i = np.arange(free.diagonal.shape[1])
         free.diagonal[:, i, i] += 1e-9 * (1.0 + free.diagonal[:, i, i].max(1, keepdims=True))
-        factor = band_cholesky(free)
+        try:
+            factor = band_cholesky(free)
+        except np.linalg.LinAlgError:
+            break  # scales so far apart that numbers do not reach: the last ones are good
         step = np.zeros_like(gradient)
         step[k:] = -factor.solve(gradient[k:])
         residual = news.residual + moved_news(news, step)
-        variance = np.zeros((T - k, 0))
-        unknown = weight * variances(news, factor.inverse(), k)
+        # of the three axes as much as the evidence and not the scale itself decides
+        known = np.maximum(1.0 - weight * variances(news, factor.inverse(), k), 0.0).sum(2)
         seen = (tail * residual**2).sum(2)
-        known = np.maximum(1.0 - unknown, 0.0).sum(2)
         square = (near @ seen + 3 * BELIEF * usual**2) / (near @ known + 3 * BELIEF)
         sigma[at] = np.clip(np.sqrt(square), LEAST * usual, MOST * usual)[..., None]
     return sigma

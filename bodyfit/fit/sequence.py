@@ -23,11 +23,11 @@ from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.motion_scale import Evidence, learnt_scales
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import HELD, Problem, Scratch, State
 from bodyfit.fit.retrace import Retracing, Way, retrace
 from bodyfit.fit.rig import seen_late
-from bodyfit.fit.motion_scale import Evidence, learnt_scales
 from bodyfit.fit.smooth import REACH, USUAL_FLICKER, acceleration_sigmas, flicker, news_of, smooth_terms
 from bodyfit.fit.solver import MEMORY, WORST_DAMPING, StopReason, moved, solve
 from bodyfit.fit.standing_feet import Soles, sole_places, soles_of, standing, standing_terms
@@ -256,7 +256,8 @@ class Window:
         return out
 
     def solve(self, cancelled: Callable[[], bool] | None) -> tuple[int, StopReason]:
-        """Leaps first, then the poses without feet, so that these are judged where the poses are smooth; then all."""
+        """Leaps first, then the poses without feet and with everybody's scales, so that feet and this person's scales
+        are judged where the poses are smooth; then all."""
         if self.terms.retrace:
             self.retrace(cancelled)
         self.weigh(cancelled)
@@ -332,7 +333,8 @@ class Window:
         found = retrace(
             Way(s.rotations[k:], s.transl[k:], cost),
             Retracing(
-                problem_of, self.times[k:], self.linked_free(), self.usual / USUAL_FLICKER, how.window, how.retrace_steps
+                problem_of, self.times[k:], self.linked_free(), self.usual / USUAL_FLICKER, how.window,
+                how.retrace_steps,
             ),
             cancelled or (lambda: False),
         )  # fmt: skip
@@ -394,7 +396,9 @@ class Window:
         mine = State(s.rotations[k:], s.transl[k:], s.shape, s.group[k:])
         own = problem.linearize(mine).A
         band = Band.zeros(len(s.rotations), own.shape[1], REACH)
-        self.couplings(s, band)
+        # everybody's scales: what instants have wrong alike does not average out, however still somebody stands
+        smooth_terms(s.rotations, s.transl, self.times, self.linked, self.usual / self.share, band)
+        standing_terms(self.soles, s.rotations, s.transl, self.times, self.stands, band)
         band.diagonal[:k] += held
         band.diagonal[k:] += own
         i = np.arange(band.diagonal.shape[1])

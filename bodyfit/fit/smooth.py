@@ -149,7 +149,7 @@ def news_of(
 
 
 def tail_weights(residual: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 1) how much a residual (..., 3) of scale sigma (..., 1 or 3) counts under Student's t, against a Gaussian."""
+    """(..., 1) how much a residual (..., 3) of scale sigma (..., 1 or 3) counts under Student's t, beside Gauss's."""
     return (TAIL + 3.0) / (TAIL + ((residual / sigma) ** 2).sum(-1, keepdims=True))
 
 
@@ -198,7 +198,7 @@ def add_rows(
     band: Band | None,
 ) -> None:
     """Adds the gradient (T, 3J + 3) and the Gauss-Newton Hessian of news that count by weight (n, J + 1, 1 or 3)."""
-    n, J1 = residual.shape[:2]
+    J1 = residual.shape[1]
     joints = np.arange(3 * J1).reshape(J1, 3)
     weighted = weight[..., None] * blocks
     for later in range(REACH + 1):
