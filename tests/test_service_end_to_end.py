@@ -164,7 +164,7 @@ def test_reflection_describes_the_service(server: ServerProcess) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         ask = reflection_pb2.ServerReflectionRequest
         requests = [ask(list_services=""), ask(file_containing_symbol="bodyfit.v1.BodyFitService")]
-        listed, found = stub.ServerReflectionInfo(iter(requests), timeout=20)
+        listed, found = stub.ServerReflectionInfo(iter(requests), timeout=20)  # pyright: ignore[reportCallIssue]
         assert status(channel) == 1
     names = {s.name for s in listed.list_services_response.service}
     assert {"bodyfit.v1.BodyFitService", "grpc.health.v1.Health"} <= names
