@@ -12,7 +12,7 @@ import grpc
 from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
-from bodyfit_service.errors import DeadlineError
+from bodyfit_service.errors import DeadlineError, DrainingError
 from bodyfit_service.frames_checked import check_header, check_instant
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
@@ -93,6 +93,8 @@ class Live:
                 last_s: float | None = None
                 while (found := await inbox.take()) is not None:
                     data, came = found
+                    if self.doors.closed:
+                        raise DrainingError("the server is about to end: follow on another")
                     response, last_s = await self._follow(stream, data, sensors, last_s, request_id)
                     response.dropped, response.dropped_in_all = inbox.told(), inbox.dropped_in_all
                     response.latency_ms = 1e3 * (time.perf_counter() - came)

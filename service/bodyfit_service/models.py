@@ -31,8 +31,10 @@ def check_name(name: str, field: str) -> None:
     """
     from bodyfit.errors import InputError
 
+    if not name:
+        return
     names = [entry.name for entry in usable_models()]
-    if name and name not in names:
+    if name not in names:
         raise InputError(field, f"one of {', '.join(names)}", repr(name)[:80])
 
 

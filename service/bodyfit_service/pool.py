@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from bodyfit_service.errors import QueueFullError, WorkerDiedError
@@ -26,6 +25,8 @@ LONGEST_BACKOFF_S = 30.0
 USUAL_FIT_S = 5.0
 """what a fit is taken to last before any has ended"""
 
+ANSWERS = ("done", "opened", "estimate")
+"""messages that hold what was asked for"""
 Progress = Callable[[Message], None]
 
 
@@ -47,9 +48,12 @@ def answer_of(message: Message) -> bytes:
 
     Raises:
         RefusedError: it says no.
+        WorkerDiedError: it stopped though nobody had asked it to, or says what no worker does.
     """
     if message.what == "failed":
         raise RefusedError(message.payload, message.values.get("traceback"))
+    if message.what not in ANSWERS:
+        raise WorkerDiedError(f"the process that computed it gave it up ({message.what})")
     return message.payload
 
 
@@ -76,10 +80,9 @@ class Worker:
         self.job: Job | None = None
         self.memory: Shared | None = None
         self.streams: dict[int, LiveStream] = {}
-        self.closing = False
-        self.born = time.perf_counter()
         context = multiprocessing.get_context("spawn")
-        self.stop: Synchronized[int] = context.Value("q", -1)
+        # without a lock: a worker that is killed while it holds one would hold up the front for ever
+        self.stop = context.RawValue("q", -1)
         ours, theirs = context.Pipe()
         self.pipe = ours
         self.process = context.Process(target=main, args=(theirs, self.stop, setup), name=name, daemon=True)
@@ -331,7 +334,7 @@ class Pool:
         try:
             answer = await job.answer
         finally:
-            self._withdraw(job)
+            self.withdraw(job)
         waited_s = (job.started or job.asked) - job.asked
         return answer_of(answer), {"queue": 1e3 * waited_s, **answer.values.get("times", {})}
 
@@ -360,7 +363,8 @@ class Pool:
             job.started, job.payload = time.perf_counter(), b""
             worker.say(Message(job.what, job.number, {**job.values, **worker.memory.values}))
 
-    def _withdraw(self, job: Job) -> None:
+    def withdraw(self, job: Job) -> None:
+        """Nobody wants it any more: it leaves the queue, or is stopped."""
         if job in self.waiting:
             self.waiting.remove(job)
             self._on_change()

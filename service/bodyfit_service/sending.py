@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bodyfit.errors import BodyfitError, InputError
+from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.errors import ServiceError
 
 CHUNK_BYTES = 1 << 20
 
 
-class ProtocolError(BodyfitError):
+class ProtocolError(ServiceError):
     """The server answered what the protocol does not allow: another version, or no bodyfit server."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -202,8 +201,6 @@ async def _run(settings: Settings, started: Callable[[int], None]) -> int:
         loop.add_signal_handler(number, drain)
     try:
         started(await server.start())
-        # what is here now stays: the collector need not look through it for every request
-        gc.freeze()
         await server.wait()
     finally:
         with contextlib.suppress(asyncio.CancelledError):

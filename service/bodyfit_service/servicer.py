@@ -87,8 +87,12 @@ class Servicer:
             check_fit_request(request, self.limits)
             del request
             job = self.pool.submit("fit", data, request_id=REQUEST_ID.get())
-            # told before the work: from here on a client must not ask again by itself
-            await context.send_initial_metadata(((REQUEST_KEY, REQUEST_ID.get()),))
+            try:
+                # told before the work: from here on a client must not ask again by itself
+                await context.send_initial_metadata(((REQUEST_KEY, REQUEST_ID.get()),))
+            except BaseException:
+                self.pool.withdraw(job)  # the client has gone already
+                raise
             return as_field(pb.FitResponse.RESULT_FIELD_NUMBER, await self._waited(job, context))
 
     async def measure(self, data: bytes, context: Context) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
-from bodyfit_service.errors import DeadlineError, NotFoundError, QueueFullError, TooLargeError
+from bodyfit_service.errors import DeadlineError, DrainingError, NotFoundError, QueueFullError, TooLargeError
 from bodyfit_service.frames_checked import check_header, check_instant
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
@@ -77,7 +77,7 @@ class Uploads:
     @property
     def num_bytes(self) -> int:
         """Bytes of frames that are kept."""
-        return sum(u.size for u in self._kept.values())
+        return sum(u.size + len(u.piece) for u in self._kept.values())
 
     @property
     def num_fits(self) -> int:
@@ -176,7 +176,7 @@ class Uploads:
         # an instant is no longer than a message, the recording no longer than its limit
         if len(upload.piece) + len(chunk.data) > self.limits.max_message_bytes:
             raise TooLargeError(f"instants[{position}]", f"at most {self.limits.max_message_bytes} bytes", "more")
-        if upload.size + len(chunk.data) > self.settings.max_recording_bytes:
+        if upload.size + len(upload.piece) + len(chunk.data) > self.settings.max_recording_bytes:
             raise TooLargeError("instants", f"at most {self.settings.max_recording_mb} MiB in all", "more")
         if self.num_bytes + len(chunk.data) > self.settings.uploads_bytes:
             raise QueueFullError("no room for more recordings", retry_after_s=self.settings.upload_kept_s)
@@ -221,6 +221,8 @@ class Uploads:
             upload.newest, upload.told = now, False
             upload.changed.set()
 
+        if self.doors.closed:
+            raise DrainingError("the server is about to end and takes nothing new")
         data = upload.head + b"".join(upload.instants)
         upload.job = self.pool.submit("fit", data, request_id=upload.request_id, progress=progress)
         upload.fit = asyncio.create_task(self._fitted(upload, upload.job))

@@ -12,9 +12,9 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from ctypes import c_longlong
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
 from typing import TYPE_CHECKING, Any
 
 from bodyfit_service.limits import Limits
@@ -52,7 +52,7 @@ class Stopped(BaseException):
     """The front wants nothing of this job any more."""
 
 
-def main(pipe: Connection, stop: Synchronized[int], setup: WorkerSetup) -> None:
+def main(pipe: Connection, stop: c_longlong, setup: WorkerSetup) -> None:
     """Runs until the pipe is closed."""
     # the front decides when a worker ends: a Ctrl-C or a drain goes to the whole group of processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,7 +73,7 @@ def main(pipe: Connection, stop: Synchronized[int], setup: WorkerSetup) -> None:
 class Worker:
     """What a worker knows between jobs."""
 
-    def __init__(self, pipe: Connection, stop: Synchronized[int], setup: WorkerSetup) -> None:
+    def __init__(self, pipe: Connection, stop: c_longlong, setup: WorkerSetup) -> None:
         self.pipe, self.stop, self.setup = pipe, stop, setup
         self._models: dict[str, BodyModel] = {}
         self._streams: dict[int, tuple[Tracker, InstantDecoder]] = {}
@@ -149,8 +149,6 @@ class Worker:
             # what numpy could not have, the next native call may not survive: a fresh process is the sure way
             send(self.pipe, Message("dying", number, {"why": "out of memory"}))
             os._exit(1)
-        except FileNotFoundError:
-            answer = Message("stopped", number)
         except Exception as problem:
             answer = self._failed(number, message.values.get("request_id", ""), problem)
         send(self.pipe, answer)
@@ -192,7 +190,7 @@ class Worker:
 
         clock = _Clock()
         watch = self._watch(message)
-        request = pb.FitRequest.FromString(read_shared(message.values))
+        request = pb.FitRequest.FromString(_handed(message))
         recording = make_recording(request.header, request.instants, self.setup.limits)
         clock.lap("transfer")
 
@@ -217,7 +215,7 @@ class Worker:
         from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.outputs import measured
 
-        request = pb.MeasureRequest.FromString(read_shared(message.values))
+        request = pb.MeasureRequest.FromString(_handed(message))
         with watched(self._watch(message)):
             answer = measured(request, self.model(request.model))
         return Message("done", message.number, {}, answer.SerializeToString())
@@ -251,7 +249,7 @@ class Worker:
 
         clock = _Clock()
         tracker, decoder = self._streams[message.number]
-        instant = pb.Instant.FromString(read_shared(message.values))
+        instant = pb.Instant.FromString(_handed(message))
         clock.lap("transfer")
         watch = self._watch_stream(message.number)
         try:
@@ -273,6 +271,18 @@ class Worker:
                 raise Stopped
 
         return watch
+
+
+def _handed(message: Message) -> bytes:
+    """What the front put into shared memory for a job.
+
+    Raises:
+        Stopped: it is gone: the job was withdrawn before it was begun.
+    """
+    try:
+        return read_shared(message.values)
+    except FileNotFoundError:
+        raise Stopped from None
 
 
 class _Clock:
