@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bodyfit.cli.fit import JsonOption
-from bodyfit.errors import BodyfitError, InputError, MissingExtraError
+from bodyfit.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = "/dev/shm"
 """the file system of POSIX shared memory on Linux"""
-FRAME_S = 1 / 30
-"""from one instant that is followed to the next"""
 
 
 def serve_command(config: Path | None = None, check: bool = False, **flags: Any) -> None:
@@ -65,6 +63,7 @@ def check_settings(settings: Settings) -> list[str]:
     from bodyfit_service.auth import read_tokens
     from bodyfit_service.metrics import Metrics
     from bodyfit_service.models import default_name, named_model
+    from bodyfit_service.selftest import fit_shipped
     from bodyfit_service.tls import check_certificates
     from bodyfit_service.traces import Traces
 
@@ -79,7 +78,7 @@ def check_settings(settings: Settings) -> list[str]:
     name = default_name(settings.model)
     model = named_model(name)
     told.append(f"body model: {name}, {model.num_vertices} vertices")
-    told.append(f"test fit: {_fit_demo(model, settings.threads_per_worker):.1f} s")
+    told.append(f"test fit: {fit_shipped(model, settings.threads_per_worker):.1f} s")
     return told
 
 
@@ -107,9 +106,10 @@ def warmup_command(model: Annotated[str, typer.Option(metavar="M", help="Body mo
     """
     from bodyfit.body.model import load_body_model
     from bodyfit.cli.screen import print_lines
+    from bodyfit_service.selftest import fit_shipped, follow_shipped
 
     body = load_body_model(model) if model else load_body_model()
-    for what, work in (("fit", _fit_demo), ("follow", _follow_demo), ("draw and write", _write_demo)):
+    for what, work in (("fit", fit_shipped), ("follow", follow_shipped), ("draw and write", _write_demo)):
         print_lines(f"{what}: {work(body):.1f} s")
     print_lines(f"compiled kernels are in {kernel_cache()}")
 
@@ -147,45 +147,6 @@ def token_command(
         print_json({"token": token, "line": line})
     else:
         print_lines("token, for the client (it is not shown again):", token, "", "line, for the server's file:", line)
-
-
-def _fit_demo(model: BodyModel, threads: int = 1) -> float:
-    """Seconds that the fit of the shipped recording takes.
-
-    Raises:
-        InputError: it does not converge with this model.
-    """
-    from bodyfit.fit.config import FitConfig
-    from bodyfit.fit.fit import fit
-    from bodyfit.recording.native import open_recording
-    from bodyfit.synthetic.demo import demo_recording_path
-
-    began = time.perf_counter()
-    result = fit(open_recording(demo_recording_path()), model=model, config=FitConfig(threads=threads))
-    if not result.converged:
-        raise InputError("model", "a body model with which the test fit converges", f"{model.name}, which does not")
-    return time.perf_counter() - began
-
-
-def _follow_demo(model: BodyModel) -> float:
-    """Seconds to find and follow the person of the shipped recording."""
-    from dataclasses import replace
-
-    from bodyfit.fit.track import Tracker
-    from bodyfit.fit.track_estimate import TrackState
-    from bodyfit.recording.native import open_recording
-    from bodyfit.synthetic.demo import demo_recording_path
-
-    began = time.perf_counter()
-    recording = open_recording(demo_recording_path())
-    tracker = Tracker(model, gravity_world=recording.gravity_world)
-    seen = [f for s in recording.sensors if (f := recording.frame(0, s.name)) is not None]
-    states = [
-        tracker.update([replace(f, timestamp_s=f.timestamp_s + n * FRAME_S) for f in seen]).state for n in range(3)
-    ]
-    if states != [TrackState.FOUND, TrackState.TRACKED, TrackState.TRACKED]:
-        raise BodyfitError(f"the person of the shipped recording was {', '.join(s.name for s in states)}")
-    return time.perf_counter() - began
 
 
 def _write_demo(model: BodyModel) -> float:

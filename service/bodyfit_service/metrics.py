@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("bodyfit.service")
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-STAGES = ("queue", "transfer", "decode", "fit", "pack", "track_transfer", "track_decode", "track_fit")
+STAGES = ("queue", "transfer", "fit", "pack", "track_transfer", "track_decode", "track_fit")
 
 
 class Metrics:

@@ -89,28 +89,12 @@ class Worker:
         send(self.pipe, Message("ready", 0, {"seconds": time.perf_counter() - began}))
 
     def _test(self) -> None:
-        from bodyfit.recording.native import open_recording
-        from bodyfit.synthetic.demo import demo_recording_path
+        from bodyfit_service.selftest import fit_shipped, follow_shipped
 
-        recording = open_recording(demo_recording_path())
         if self.setup.role == TRACK:
-            from bodyfit.fit.track import Tracker
-            from bodyfit.fit.track_estimate import TrackState
-
-            tracker = Tracker(self.model(""), gravity_world=recording.gravity_world)
-            seen = [f for s in recording.sensors if (f := recording.frame(0, s.name)) is not None]
-            first = tracker.update(seen)
-            from dataclasses import replace
-
-            second = tracker.update([replace(f, timestamp_s=f.timestamp_s + 1 / 30) for f in seen])
-            if (first.state, second.state) != (TrackState.FOUND, TrackState.TRACKED):
-                raise RuntimeError(f"the shipped recording was {first.state.name} and then {second.state.name}")
-            return
-        from bodyfit.fit.fit import fit
-
-        result = fit(recording, model=self.model(""), frames=[0], config=self._fit_config())
-        if not result.converged:
-            raise RuntimeError("the fit of the shipped recording did not converge")
+            follow_shipped(self.model(""))
+        else:
+            fit_shipped(self.model(""), self.setup.threads, frames=[0])
 
     def _fit_config(self) -> Any:
         from bodyfit.fit.config import FitConfig
