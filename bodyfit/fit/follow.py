@@ -20,6 +20,7 @@ from bodyfit.fit.view import MARGIN_M, View
 from bodyfit.frame import Frame
 from bodyfit.kernels import evidence as E
 from bodyfit.observe.follow import FollowedView, Follower, Grid, grid_around
+from bodyfit.rotation import nearest_rotation
 
 
 @dataclass
@@ -86,6 +87,13 @@ class Followed:
     def fits(self) -> tuple[float, float]:
         """Gap and overlap: how well the body explains the frame."""
         return self.gap_m, self.overlap
+
+    def settled(self) -> tuple[Pose, NDArray[np.float64]]:
+        """The pose with exact rotations, and how well it is known: one standard deviation (J, 3), radians."""
+        joints = len(self.pose.rotations)
+        cov = np.linalg.inv(self.equations.A[0] + 1e-9 * np.eye(self.equations.A.shape[1]))
+        sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
+        return Pose(nearest_rotation(self.pose.rotations), self.pose.transl), sd
 
 
 @dataclass

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.body.model import SEXES, BodyModel
-from bodyfit.errors import FrameError, InputError
+from bodyfit.body.model import BodyModel
+from bodyfit.errors import InputError
 from bodyfit.fit.blas import find_blas, one_blas_thread
-from bodyfit.fit.config import CLOTHING
+from bodyfit.fit.fit import check_options
 from bodyfit.fit.follow import Followed, Pose, Seen, descend, instant_problem
 from bodyfit.fit.joint import FitSetup, prior_shape, spheres_for
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
-from bodyfit.fit.problem import Linearization, State
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_color import TrackColors
-from bodyfit.fit.track_config import EFFORTS, TrackConfig
+from bodyfit.fit.track_config import TrackConfig
+from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_limbs import arms_elsewhere
+from bodyfit.fit.track_motion import Velocity
 from bodyfit.fit.track_search import PersonSearch
-from bodyfit.fit.track_sensors import LEAST_SEEN, Sensors, person_pixels
+from bodyfit.fit.track_sensors import LEAST_SEEN, Sensors, check_depth, person_pixels
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import REACH_M
-from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -69,10 +69,7 @@ class Tracker:
         gravity_world: NDArray[np.float64] | None = None,
         person: int | None = None,
     ) -> None:
-        if sex not in SEXES:
-            raise InputError("sex", f"one of {', '.join(SEXES)}", repr(sex))
-        if clothing not in (*CLOTHING, "auto"):
-            raise InputError("clothing", f"one of auto, {', '.join(CLOTHING)}", repr(clothing))
+        check_options(sex, clothing, "cpu")
         self.model, self.config = model, config or TrackConfig()
         self.setup = FitSetup(model, sex, clothing, self.config.fit)
         self.gravity_world, self.person = gravity_world, person
@@ -83,14 +80,13 @@ class Tracker:
         self._person = PersonSearch(self.setup, self.config, self.prior, gravity_world, person)
         self._pose: Pose | None = None
         self._pose_sd = np.zeros((model.num_joints, 3))
-        self._velocity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._velocity: Velocity | None = None
         self._time = -np.inf
         self._good_time = -np.inf
         self._searched = -np.inf
         self._lost = True
         self._usual = Usual(self.config)
-        self._effort = self.config.effort
-        self._slow, self._quick = 0, 0
+        self._effort = EffortLevel(self.config)
         self._count = 0
         self.views: tuple[View, ...] = ()
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
@@ -116,11 +112,7 @@ class Tracker:
         now = float(frames[0].timestamp_s)
         if now <= self._time:
             raise InputError("frames", f"an instant after {self._time:.4f} s", f"{now:.4f} s")
-        for frame in frames:
-            low, high = float(frame.depth.min()), float(frame.depth.max())
-            if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
-                found = "NaN or infinity" if not (np.isfinite(low) and np.isfinite(high)) else f"{low:g} m"
-                raise FrameError(f"depth of {frame.sensor}", "finite metres, 0 for no reading", found)
+        check_depth(frames)
         started = time.perf_counter()
         self.views, self._last = (), None
         times: dict[str, float] = {}
@@ -136,13 +128,13 @@ class Tracker:
         self._count += 1
         times["all"] = time.perf_counter() - started
         if state is TrackState.TRACKED:
-            self._spend(times["all"])
+            self._effort.spent(times["all"])
         return self._estimate(self._count - 1 if index is None else index, now, state, steps, told, times)
 
     @property
     def effort(self) -> str:
         """How much is done for a frame at present: a name of `track_config.EFFORTS`."""
-        return EFFORTS[self._effort].name
+        return self._effort.now.name
 
     # one frame
 
@@ -150,7 +142,7 @@ class Tracker:
         self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
     ) -> tuple[TrackState, int]:
         assert self._pose is not None and self.shape is not None
-        c, effort = self.config, EFFORTS[self._effort]
+        c, effort = self.config, self._effort.now
         dt = now - self._time
         expected = self._predict(dt)
         widen = max(1.0, dt / FRAME_S)
@@ -222,14 +214,12 @@ class Tracker:
         if self._velocity is None:
             return self._pose
         share = self.config.velocity_share * min(dt, self.config.longest_prediction_s)
-        turn, move = self._velocity
-        R = nearest_rotation(self._pose.rotations @ matrix_from_axis_angle(turn * share))
-        return Pose(R, self._pose.transl + move * share)
+        return self._velocity.from_here(self._pose, share)
 
     def _look(self, frames: Sequence[Frame], expected: Pose, reach_m: float = REACH_M) -> list[Seen]:
         assert self.shape is not None
         mesh = self.shape.mesh(self.config.stage.level)
-        return self._sensors.look(mesh, frames, expected, EFFORTS[self._effort].pixels, reach_m)
+        return self._sensors.look(mesh, frames, expected, self._effort.now.pixels, reach_m)
 
     def _descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
         c = self.config
@@ -245,7 +235,7 @@ class Tracker:
         """The pose that depth found, moved by what the person's colours say."""
         assert self.colors is not None and self.shape is not None
         c, mesh = self.config, self.shape.mesh(self.config.stage.level)
-        if self._effort > max(c.effort, 1):  # time is short
+        if self._effort.short:
             self.colors.interrupt()
             return found
         turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
@@ -254,17 +244,13 @@ class Tracker:
             sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
 
-        def depth_at(pose: Pose) -> Linearization:
-            state = State(pose.rotations[None], pose.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
-            return problem.linearize(state)
-
         held = np.repeat([turn**-2, move**-2], [3 * self.model.num_joints, 3])
-        return self.colors.polish(frames, found, mesh, held, depth_at)
+        return self.colors.polish(frames, found, mesh, held, problem)
 
     def _learn_colors(self, frames: Sequence[Frame], found: Followed, *, steady: bool) -> None:
         assert self.colors is not None and self.shape is not None and self._pose is not None
         ordinary = steady and self._usual.is_ordinary(*found.fits) and not self._usual.is_odd(*found.fits)
-        if self._effort > max(self.config.effort, 1):
+        if self._effort.short:
             return
         self.colors.learn(frames, self._pose, self.shape.mesh(self.config.stage.level), ordinary=ordinary)
 
@@ -319,21 +305,10 @@ class Tracker:
 
     def _take(self, found: Followed, now: float, dt: float) -> None:
         assert self._pose is not None
-        before = self._pose
-        if now - self._good_time < 2.5 * FRAME_S:
-            turn = log_rotation(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations)[0] / dt
-            self._velocity = (turn, (found.pose.transl - before.transl) / dt)
-        else:
-            self._velocity = None
-        self._settle_pose(found)
+        steady = now - self._good_time < 2.5 * FRAME_S
+        self._velocity = Velocity.between(self._pose, found.pose, dt) if steady else None
+        self._pose, self._pose_sd = found.settled()
         self.views = found.views
-
-    def _settle_pose(self, found: Followed) -> None:
-        """The pose and how well it is known."""
-        self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
-        joints = len(self._pose.rotations)
-        cov = np.linalg.inv(found.equations.A[0] + 1e-9 * np.eye(found.equations.A.shape[1]))
-        self._pose_sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
 
     def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
         assert self.shape is not None and self._pose is not None
@@ -363,8 +338,7 @@ class Tracker:
         if self.colors is not None:
             self.colors.interrupt()
         if self._velocity is not None:
-            turn, move = self._velocity
-            self._velocity = (0.5 * turn, 0.9 * move)  # who walks walks on; limbs are not thrown about
+            self._velocity = self._velocity.unseen
         self._pose = expected
         if gone > self.config.lost_after_s and readings:
             self._lost = True
@@ -413,7 +387,7 @@ class Tracker:
         self._at_border = None
         t0 = time.perf_counter()
         for o in observations:
-            self._sensors.meet(o, EFFORTS[self._effort].pixels)
+            self._sensors.meet(o, self._effort.now.pixels)
         tries: Sequence[Callable[[], Pose]]
         if first:
             self.shape, pose = self._person.first(observations, now)
@@ -462,7 +436,7 @@ class Tracker:
         self._last = found
         self._pose = found.pose
         self.views = found.views
-        self._settle_pose(found)
+        self._pose, self._pose_sd = found.settled()
         self._velocity = None
         if not self._usual.is_poor(found.overlap):
             self._usual.take(*found.fits, person)
@@ -499,20 +473,6 @@ class Tracker:
         up = np.array([0.0, 0.0, 1.0]) if self.gravity_world is None else -np.asarray(self.gravity_world)
         return self._sensors.moved_to_readings(frames, pose, root, up, self.config.standing_out_m2)
 
-    # time
-
-    def _spend(self, seconds: float) -> None:
-        """Less is done for a frame after three that took too long, more after thirty that took half."""
-        budget = self.config.budget_s
-        if budget is None:
-            return
-        self._slow = self._slow + 1 if seconds > budget else 0
-        self._quick = self._quick + 1 if seconds < 0.55 * budget else 0
-        if self._slow >= 3 and self._effort < len(EFFORTS) - 1:
-            self._effort, self._slow, self._quick = self._effort + 1, 0, 0
-        elif self._quick >= 30 and self._effort > self.config.effort:
-            self._effort, self._slow, self._quick = self._effort - 1, 0, 0
-
     def _estimate(
         self, index: int, now: float, state: TrackState, steps: int, told: list[str], times: dict[str, float]
     ) -> TrackEstimate:
@@ -530,21 +490,11 @@ class Tracker:
         J = self.model.num_joints
         pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
+        joints = np.zeros((J, 3))
+        if self._pose is not None and self.shape is not None:
+            joints = self.shape.joints(self._pose.rotations, self._pose.transl, self.config.stage.level)
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
-            self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
+            joints, garments, *how, steps, self.shape is not None and self.shape.frozen,
             tuple(told), times, 0 if self.colors is None else self.colors.pulled,
         )  # fmt: skip
-
-    def _joints(self) -> NDArray[np.float64]:
-        from bodyfit.kernels.body import joint_motions
-
-        J = self.model.num_joints
-        if self._pose is None or self.shape is None:
-            return np.zeros((J, 3))
-        joints = self.shape.mesh(self.config.stage.level).joint_template
-        G, posed = np.empty((J, 3, 3)), np.empty((J, 3))
-        joint_motions(
-            self._pose.rotations, joints, self.model.parents, np.eye(3), np.zeros(3), self._pose.transl, G, posed
-        )
-        return posed

@@ -9,7 +9,7 @@ shift that does not average out says that the colours were learnt in another pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from bodyfit.fit.appearance import Appearance
 from bodyfit.fit.follow import Followed, Pose, agreement_of
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorPull, ColorTerm, photometric_equations
-from bodyfit.fit.problem import Linearization, State
+from bodyfit.fit.problem import Problem, State
 from bodyfit.fit.solver import moved
 from bodyfit.fit.track_config import ColorTracking
 from bodyfit.frame import Frame
@@ -77,7 +77,7 @@ class TrackColors:
 
     def polish(
         self, frames: Sequence[Frame], found: Followed, mesh: Mesh, expected_precision: NDArray[np.float64],
-        depth_at: Callable[[Pose], Linearization],
+        depth: Problem,
     ) -> Followed:  # fmt: skip
         """The pose that depth found, moved by colours within what depth leaves open.
 
@@ -85,7 +85,7 @@ class TrackColors:
             frames: of the instant that `found` was found for.
             mesh: the body that it was found with.
             expected_precision: (Q,) how firmly each pose parameter was held at its expected value.
-            depth_at: cost and normal equations of a pose without colours.
+            depth: the instant's cost without colours.
         """
         self.pulled, self.pull = 0, None
         terms = self._terms(frames, found.pose, mesh)
@@ -99,7 +99,7 @@ class TrackColors:
             H, g = self._pull_at(terms, mesh, found.pose, shift)
             looked, shift = shift, self._bounded(A, np.linalg.solve(A + H, H @ shift - g))
         pose = _shifted(found.pose, shift)
-        eq = depth_at(pose)
+        eq = depth.linearize(_state_of(pose))
         if not eq.cost[0] < found.equations.cost[0] + c.most_real_rise:
             self.refused += 1
             return found
@@ -203,7 +203,10 @@ class TrackColors:
                 appearance.update(sight)
 
 
+def _state_of(pose: Pose) -> State:
+    return State(pose.rotations[None], pose.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
+
+
 def _shifted(pose: Pose, shift: NDArray[np.float64]) -> Pose:
-    state = State(pose.rotations[None], pose.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
-    to = moved(state, shift[None], np.zeros((1, 1)), 0.5)
+    to = moved(_state_of(pose), shift[None], np.zeros((1, 1)), 0.5)
     return Pose(to.rotations[0], to.transl[0])

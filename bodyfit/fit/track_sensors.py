@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.errors import FrameError
 from bodyfit.fit.follow import Looker, Pose, Seen
 from bodyfit.fit.initialize import HALF_DEPTH_M
 from bodyfit.fit.mesh import Mesh
@@ -107,6 +108,19 @@ class Sensors:
         away -= up * (away @ up)
         shift += HALF_DEPTH_M * away / max(float(np.linalg.norm(away)), 1e-6)
         return None if float(np.linalg.norm(shift)) < THERE_M else Pose(pose.rotations, pose.transl + shift)
+
+
+def check_depth(frames: Sequence[Frame]) -> None:
+    """Refuses depth that no sensor gives.
+
+    Raises:
+        FrameError: it is negative or not finite.
+    """
+    for frame in frames:
+        low, high = float(frame.depth.min()), float(frame.depth.max())
+        if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
+            found = "NaN or infinity" if not (np.isfinite(low) and np.isfinite(high)) else f"{low:g} m"
+            raise FrameError(f"depth of {frame.sensor}", "finite metres, 0 for no reading", found)
 
 
 def person_pixels(seen: Sequence[Seen]) -> float:

@@ -58,6 +58,15 @@ class TrackShape:
             self._held_version = self.online.version
         return self._held[level]
 
+    def joints(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], level: int) -> NDArray[np.float64]:
+        """(J, 3) joints in the world of the body in a pose: rotations (J, 3, 3), transl (3,)."""
+        from bodyfit.kernels.body import joint_motions
+
+        mesh = self.mesh(level)
+        G, posed = np.empty_like(rotations), np.empty((len(rotations), 3))
+        joint_motions(rotations, mesh.joint_template, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
+        return posed
+
     def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The shape as known by now (S,) and its covariance (S, S)."""
         if self._known is not None and self._known[0] == self.online.version:
