@@ -86,7 +86,7 @@ class Tracker:
         self._searched = -np.inf
         self._lost = True
         self._usual = Usual(self.config)
-        self._effort = EffortLevel(self.config)
+        self._effort = EffortLevel(self.config.effort)
         self._count = 0
         self.views: tuple[View, ...] = ()
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
@@ -128,7 +128,7 @@ class Tracker:
         self._count += 1
         times["all"] = time.perf_counter() - started
         if state is TrackState.TRACKED:
-            self._effort.spent(times["all"])
+            self._effort.spent(times["all"], self.config.budget_s)
         return self._estimate(self._count - 1 if index is None else index, now, state, steps, told, times)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bodyfit.fit.track_config import EFFORTS, Effort, TrackConfig
+from bodyfit.fit.track_config import EFFORTS, Effort
 
 SLOW_FRAMES, QUICK_FRAMES = 3, 30
 """so many frames that took too long, or half of the budget, before less or more is done"""
@@ -10,11 +10,10 @@ QUICK_SHARE = 0.55
 
 
 class EffortLevel:
-    """The row of `EFFORTS` that is used at present, and the frames that speak for another."""
+    """The row of `EFFORTS` that is used at present, and the frames that speak for another; `first` is where it began."""
 
-    def __init__(self, config: TrackConfig) -> None:
-        self.config = config
-        self._row = config.effort
+    def __init__(self, first: int) -> None:
+        self._first = self._row = first
         self._slow, self._quick = 0, 0
 
     @property
@@ -25,16 +24,15 @@ class EffortLevel:
     @property
     def short(self) -> bool:
         """Whether there is no time for what can be left out."""
-        return self._row > max(self.config.effort, 1)
+        return self._row > max(self._first, 1)
 
-    def spent(self, seconds: float) -> None:
+    def spent(self, seconds: float, budget_s: float | None) -> None:
         """A frame took so long: less is done after three that took too long, more after thirty that took half."""
-        budget = self.config.budget_s
-        if budget is None:
+        if budget_s is None:
             return
-        self._slow = self._slow + 1 if seconds > budget else 0
-        self._quick = self._quick + 1 if seconds < QUICK_SHARE * budget else 0
+        self._slow = self._slow + 1 if seconds > budget_s else 0
+        self._quick = self._quick + 1 if seconds < QUICK_SHARE * budget_s else 0
         if self._slow >= SLOW_FRAMES and self._row < len(EFFORTS) - 1:
             self._row, self._slow, self._quick = self._row + 1, 0, 0
-        elif self._quick >= QUICK_FRAMES and self._row > self.config.effort:
+        elif self._quick >= QUICK_FRAMES and self._row > self._first:
             self._row, self._slow, self._quick = self._row - 1, 0, 0
