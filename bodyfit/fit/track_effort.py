@@ -10,7 +10,7 @@ QUICK_SHARE = 0.55
 
 
 class EffortLevel:
-    """The row of `EFFORTS` that is used at present, and the frames that speak for another; `first` is where it began."""
+    """The row of `EFFORTS` that is used at present, from `first` on, and the frames that speak for another."""
 
     def __init__(self, first: int) -> None:
         self._first = self._row = first

@@ -6,23 +6,10 @@ from typing import Any
 
 from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
+from bodyfit_service.enums import CLOTHING, SEXES
 from bodyfit_service.models import check_name
 
-SEXES = {pb.SEX_UNSPECIFIED: "neutral", pb.SEX_FEMALE: "female", pb.SEX_MALE: "male", pb.SEX_NEUTRAL: "neutral"}
-CLOTHING = {
-    pb.CLOTHING_UNSPECIFIED: "auto",
-    pb.CLOTHING_AUTO: "auto",
-    pb.CLOTHING_TIGHT: "tight",
-    pb.CLOTHING_CASUAL: "casual",
-    pb.CLOTHING_LOOSE: "loose",
-}
 MOST_PEOPLE = 64
-
-
-def _chosen(field: str, names: dict[Any, str], value: int) -> str:
-    if value not in names:
-        raise InputError(field, f"one of {', '.join(dict.fromkeys(names.values()))}", f"the unknown number {value}")
-    return names[value]
 
 
 def _person(field: str, number: int) -> int | None:
@@ -38,8 +25,8 @@ def fit_arguments(options: pb.FitOptions) -> dict[str, Any]:
         InputError: an option that does not exist.
     """
     return {
-        "sex": _chosen("options.sex", SEXES, options.sex),
-        "clothing": _chosen("options.clothing", CLOTHING, options.clothing),
+        "sex": SEXES.name("options.sex", options.sex),
+        "clothing": CLOTHING.name("options.clothing", options.clothing),
         "person": _person("options.person", options.person),
         "refine_extrinsics": options.refine_extrinsics,
     }
@@ -52,8 +39,8 @@ def track_arguments(start: pb.TrackStart) -> dict[str, Any]:
         InputError: an option that does not exist.
     """
     return {
-        "sex": _chosen("start.sex", SEXES, start.sex),
-        "clothing": _chosen("start.clothing", CLOTHING, start.clothing),
+        "sex": SEXES.name("start.sex", start.sex),
+        "clothing": CLOTHING.name("start.clothing", start.clothing),
         "person": _person("start.person", start.person),
     }
 
