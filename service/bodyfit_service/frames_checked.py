@@ -189,6 +189,41 @@ def check_instant(
     return pixels
 
 
+class InstantsCheck:
+    """Looks through a recording's instants as they come, and how much they are together.
+
+    Args:
+        sensors, limits: of the recording.
+        field: what errors call its instants.
+    """
+
+    def __init__(self, sensors: Sequence[Sensor], limits: Limits, field: str = "instants") -> None:
+        self._sensors, self._limits, self.field = sensors, limits, field
+        self._last: tuple[float | None, int | None] = (None, None)
+        self.count, self._pixels = 0, 0
+
+    @property
+    def next_field(self) -> str:
+        """What errors call the next instant."""
+        return f"{self.field}[{self.count}]"
+
+    def take(self, instant: pb.Instant) -> None:
+        """Refuses the next instant, or one instant too many.
+
+        Raises:
+            InputError: as of check_instant.
+            TooLargeError: more instants or pixels than one fit may have.
+        """
+        if self.count >= self._limits.max_instants:
+            raise TooLargeError(self.field, f"at most {self._limits.max_instants} instants", "more")
+        pixels = self._pixels + check_instant(instant, self._sensors, self._limits, self.next_field, *self._last)
+        if pixels > self._limits.max_total_pixels:
+            expected = f"at most {self._limits.max_total_pixels} pixels in all images together"
+            raise TooLargeError(self.next_field, expected, "more")
+        self._last, self._pixels = (instant.timestamp_s, instant.index), pixels
+        self.count += 1
+
+
 def below(field: str, name: str) -> str:
     """The name of a field of a field; of the message itself where that has no name."""
     return f"{field}.{name}" if field else name

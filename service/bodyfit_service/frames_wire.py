@@ -13,12 +13,12 @@ from bodyfit.recording.description import Sensor
 from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage, FrameDecoder
 from bodyfit.recording.memory import MemoryInstant, MemoryRecording
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
-from bodyfit_service.errors import TooLargeError
 from bodyfit_service.frames_checked import (
     COLOR_FILES,
     COUNT_BYTES,
     RAW_DEPTH,
     ZSTD_DEPTH,
+    InstantsCheck,
     below,
     check_header,
     check_instant,
@@ -62,17 +62,10 @@ def make_recording(
     check_lenses(sensors)
     taken: list[MemoryInstant] = []
     last_stamps: dict[str, float] = {}
-    pixels = 0
-    for t, instant in enumerate(instants):
-        if t >= limits.max_instants:
-            raise TooLargeError(field, f"at most {limits.max_instants} instants", "more")
-        where = f"{field}[{t}]"
-        before = taken[-1] if taken else None
-        pixels += check_instant(
-            instant, sensors, limits, where, before and before.timestamp_s, None if before is None else before.index
-        )
-        if pixels > limits.max_total_pixels:
-            raise TooLargeError(where, f"at most {limits.max_total_pixels} pixels in all images together", "more")
+    check = InstantsCheck(sensors, limits, field)
+    for instant in instants:
+        where = check.next_field
+        check.take(instant)
         stamps = {f.sensor: f.depth_timestamp_s for f in instant.frames if f.HasField("depth_timestamp_s")}
         for n, frame in enumerate(instant.frames):
             if frame.sensor in stamps and stamps[frame.sensor] < last_stamps.get(frame.sensor, -math.inf):

@@ -10,8 +10,7 @@ import grpc
 from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse, streaming, times_metadata, unary, within
-from bodyfit_service.errors import TooLargeError
-from bodyfit_service.frames_checked import check_header, check_instant
+from bodyfit_service.frames_checked import InstantsCheck, check_header
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
 from bodyfit_service.live import Live
@@ -39,16 +38,9 @@ def check_fit_request(request: pb.FitRequest, limits: Limits) -> None:
     check_options(request.options, request.outputs)
     if not request.instants:
         raise InputError("instants", "at least one", "none")
-    if len(request.instants) > limits.max_instants:
-        raise TooLargeError("instants", f"at most {limits.max_instants}", str(len(request.instants)))
-    before: pb.Instant | None = None
-    pixels = 0
-    for i, instant in enumerate(request.instants):
-        last = (None, None) if before is None else (before.timestamp_s, before.index)
-        pixels += check_instant(instant, sensors, limits, f"instants[{i}]", *last)
-        if pixels > limits.max_total_pixels:
-            raise TooLargeError("instants", f"at most {limits.max_total_pixels} pixels in all images", "more")
-        before = instant
+    check = InstantsCheck(sensors, limits)
+    for instant in request.instants:
+        check.take(instant)
 
 
 class Servicer:

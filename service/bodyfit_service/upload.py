@@ -17,7 +17,7 @@ from bodyfit.errors import InputError
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.answers import REQUEST_KEY, Context, Doors, parse
 from bodyfit_service.errors import DeadlineError, DrainingError, NotFoundError, QueueFullError, TooLargeError
-from bodyfit_service.frames_checked import check_header, check_instant
+from bodyfit_service.frames_checked import InstantsCheck, check_header
 from bodyfit_service.interceptors import REQUEST_ID
 from bodyfit_service.limits import Limits
 from bodyfit_service.message import Message
@@ -26,7 +26,6 @@ from bodyfit_service.pool import Job, Pool
 from bodyfit_service.wire_bytes import as_field
 
 if TYPE_CHECKING:
-    from bodyfit.recording.description import Sensor
     from bodyfit_service.metrics import Metrics
     from bodyfit_service.settings import Settings
 
@@ -43,20 +42,17 @@ class Upload:
         head: header, options and outputs as the beginning of a serialized FitRequest.
         instants: serialized, each as a field of that request.
         fit: the task that waits for the worker, once all instants are there.
-        last: time and number of the last instant that is held.
         newest: how far the fit is; a slow reader gets the newest only. told: whether it was said already.
     """
 
     key: str
     owner: str
     request_id: str
-    sensors: tuple[Sensor, ...]
+    check: InstantsCheck
     head: bytes
     instants: list[bytes] = field(default_factory=list)
     piece: bytearray = field(default_factory=bytearray)
     size: int = 0
-    pixels: int = 0
-    last: tuple[float | None, int | None] = (None, None)
     fit: asyncio.Task[bytes] | None = None
     job: Job | None = None
     newest: pb.FitProgress = field(default_factory=pb.FitProgress)
@@ -114,7 +110,7 @@ class Uploads:
             try:
                 await context.send_initial_metadata(((REQUEST_KEY, REQUEST_ID.get()),))
                 accepted = pb.FitRecordingAccepted(
-                    recording_id=upload.key, next_position=len(upload.instants), finished=upload.fit is not None
+                    recording_id=upload.key, next_position=upload.check.count, finished=upload.fit is not None
                 )
                 yield pb.FitRecordingResponse(accepted=accepted).SerializeToString()
                 while upload.fit is None:
@@ -122,7 +118,7 @@ class Uploads:
                     what = request.WhichOneof("message")
                     if what == "chunk":
                         if self._take(upload, request.chunk):
-                            acknowledged = pb.FitRecordingAcknowledged(next_position=len(upload.instants))
+                            acknowledged = pb.FitRecordingAcknowledged(next_position=upload.check.count)
                             yield pb.FitRecordingResponse(acknowledged=acknowledged).SerializeToString()
                     elif what == "finish":
                         self._finish(upload, request.finish)
@@ -162,13 +158,13 @@ class Uploads:
         sensors = check_header(start.header, self.limits, "start.header")
         check_options(start.options, start.outputs)
         head = pb.FitRequest(header=start.header, options=start.options, outputs=start.outputs).SerializeToString()
-        upload = Upload(secrets.token_urlsafe(16), owner, REQUEST_ID.get(), sensors, head)
+        upload = Upload(secrets.token_urlsafe(16), owner, REQUEST_ID.get(), InstantsCheck(sensors, self.limits), head)
         self._kept[upload.key] = upload
         return upload
 
     def _take(self, upload: Upload, chunk: pb.InstantChunk) -> bool:
         """Keeps a piece; whether it was an instant's last."""
-        position = len(upload.instants)
+        position = upload.check.count
         if chunk.position != position:
             raise InputError("chunk.position", str(position), str(chunk.position))
         if chunk.offset != len(upload.piece):
@@ -184,14 +180,7 @@ class Uploads:
         if not chunk.last:
             return False
         data = bytes(upload.piece)
-        where = f"instants[{position}]"
-        instant = parse(pb.Instant, data, where)
-        if position >= self.limits.max_instants:
-            raise TooLargeError("instants", f"at most {self.limits.max_instants}", "more")
-        upload.pixels += check_instant(instant, upload.sensors, self.limits, where, *upload.last)
-        if upload.pixels > self.limits.max_total_pixels:
-            raise TooLargeError("instants", f"at most {self.limits.max_total_pixels} pixels in all images", "more")
-        upload.last = instant.timestamp_s, instant.index
+        upload.check.take(parse(pb.Instant, data, upload.check.next_field))
         upload.instants.append(as_field(pb.FitRequest.INSTANTS_FIELD_NUMBER, data))
         upload.size += len(data)
         upload.piece.clear()
@@ -200,8 +189,8 @@ class Uploads:
     # the fit
 
     def _finish(self, upload: Upload, finish: pb.FitRecordingFinish) -> None:
-        if finish.num_instants != len(upload.instants):
-            raise InputError("finish.num_instants", str(len(upload.instants)), str(finish.num_instants))
+        if finish.num_instants != upload.check.count:
+            raise InputError("finish.num_instants", str(upload.check.count), str(finish.num_instants))
         if not upload.instants:
             raise InputError("instants", "at least one", "none")
         if upload.piece:
