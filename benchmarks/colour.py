@@ -318,7 +318,7 @@ def tracking(config: ColorConfig) -> ColorTracking:
 
 def recording(model: BodyModel, path: Path, config: ColorConfig) -> Film:
     """A recording with truth, of the pipeline that the body file was made with."""
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     assert model.anny_vertex_ids is not None
     source, truth = open_recording(path), load_truth(path)

@@ -25,7 +25,7 @@ from server_process import DEMO, SERVING, ServerProcess, wait_for
 
 from bodyfit.cli.main import app
 from bodyfit.errors import InputError
-from bodyfit.recording.native import open_recording
+from bodyfit.recording.formats import open_recording
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_protos.v1 import bodyfit_pb2_grpc
 from bodyfit_service.auth import new_token

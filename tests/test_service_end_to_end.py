@@ -20,7 +20,7 @@ from server_process import DEMO, ServerProcess, status, wait_for
 
 from bodyfit.fit.fit import fit
 from bodyfit.fit.track_recording import track
-from bodyfit.recording.native import open_recording
+from bodyfit.recording.formats import open_recording
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_protos.v1 import bodyfit_pb2_grpc
 from bodyfit_service.client import BodyFitClient

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from server_process import DEMO, ServerProcess, status, wait_for
 
-from bodyfit.recording.native import open_recording
+from bodyfit.recording.formats import open_recording
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_protos.v1 import bodyfit_pb2_grpc
 from bodyfit_service.frames_wire import recording_messages

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import InputError, OutputError
-from bodyfit.recording.native import open_recording
+from bodyfit.recording.formats import open_recording
 from bodyfit.synthetic import demo, poses, sensor
 from bodyfit.synthetic.clothing import dress, wear
 from bodyfit.synthetic.contact import both_feet_down, free_arms, on_floor

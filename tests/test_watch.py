@@ -7,7 +7,7 @@ import pytest
 
 from bodyfit.fit.config import FitConfig
 from bodyfit.fit.fit import fit
-from bodyfit.recording.native import open_recording
+from bodyfit.recording.formats import open_recording
 from bodyfit.synthetic.demo import demo_recording_path
 from bodyfit.watch import checkpoint, watched
 

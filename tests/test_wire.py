@@ -423,15 +423,14 @@ def test_a_lens_that_folds_is_refused_before_its_images() -> None:
 
 def test_frames_that_contradict_one_another() -> None:
     left, *_ = [f for f in frames() if f.index == 10]
-    moved = left.T_world_depth.copy()
-    moved[0, 3] += 0.1
+    scaled = left.T_world_depth * [[1.1], [1.1], [1.1], [1.0]]
     for wrong, says in [
         ([], "at least one"),
         ([left, left], "one frame of a sensor"),
         ([left, dataclasses.replace(left, index=9, timestamp_s=2.0)], "more than 10"),
         ([left, dataclasses.replace(left, index=11)], "after 0.1 s"),
         ([left, dataclasses.replace(left, sensor="b", timestamp_s=0.2)], "its instant's first"),
-        ([left, dataclasses.replace(left, index=11, timestamp_s=0.2, T_world_depth=moved)], "T_world_depth"),
+        ([left, dataclasses.replace(left, index=11, timestamp_s=0.2, T_world_depth=scaled)], "T_world_depth"),
         ([dataclasses.replace(left, sensor="..")], "letters"),
     ]:
         with pytest.raises(InputError, match=says):

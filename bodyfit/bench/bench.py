@@ -122,7 +122,7 @@ def fit_figures(plan: Plan, recording: Path, progress: Progress) -> tuple[Instan
     from bodyfit.fit.initialize import Starter, seen_stature, shape_of_height
     from bodyfit.fit.joint import STATURE_SIGMA_M, FitSetup, prior_shape
     from bodyfit.fit.pose_prior import pose_prior
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     body, config, figures = load_body_model(), FitConfig(), {}
     source = open_recording(recording)

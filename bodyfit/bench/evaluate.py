@@ -28,7 +28,8 @@ from bodyfit.errors import RecordingError
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
-    from bodyfit.recording.native import Recording, Sensor
+    from bodyfit.recording.description import Sensor
+    from bodyfit.recording.recording import Recording
 
 SURFACE_SAMPLES = 20_000
 ANNY_BONES = {
@@ -117,7 +118,7 @@ def evaluate_recording(
     recording: str | Path, fit: Callable[[Path], FitResult], rules: GirthRules | None = None
 ) -> tuple[Score, FitResult]:
     """Fits one recording and scores the result; the truth is opened after the fit."""
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     path = Path(recording)
     began = time.perf_counter()

@@ -276,7 +276,7 @@ def score_recording_motion(
     Raises:
         RecordingError: the recording has no truth, or one of another mesh.
     """
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     path = Path(recording)
     recorded, truth, model = open_recording(path), load_truth(path), result.model

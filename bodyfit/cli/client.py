@@ -80,7 +80,7 @@ def fit_command(
     """Fit a body to a recording on a server, and write to OUT what `bodyfit fit` writes."""
     from bodyfit.cli.screen import progress_bar
     from bodyfit.export.folder import check_out_folder
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     check_film(video)
     chosen, names = parse_frames(frames), parse_names("--sensors", sensors)
@@ -139,7 +139,7 @@ def track_command(
     """
     from bodyfit.cli.screen import progress_bar
     from bodyfit.export.folder import check_out_folder
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
     from bodyfit_service.local_result import Followed
 
     check_film(video)

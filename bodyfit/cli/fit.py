@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.fit.rig_prior import RigConfig
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.recording import Recording
 
 MAX_FRAMES = 1_000_000
 NOT_BELIEVED = 4
@@ -176,7 +176,7 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
     from bodyfit.body.model import BodyModel, load_body_model
     from bodyfit.cli.screen import progress_bar
     from bodyfit.fit.fit import fit
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     recording = open_recording(request.recording)
     body = load_body_model(request.model) if not isinstance(request.model, BodyModel) else request.model
@@ -258,7 +258,7 @@ def film(
     """Name of the film within the folder, and what writes it; the recording is opened only then."""
     from bodyfit.export.result_npz import frame_rate
     from bodyfit.picture.video import FILE_NAME, shots, write_video
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     def write(path: Path) -> None:
         source = None if recording is None else open_recording(recording)

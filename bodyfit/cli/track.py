@@ -77,7 +77,7 @@ def track_command(
     from bodyfit.export.folder import check_out_folder
     from bodyfit.fit.track_config import ColorTracking, TrackConfig
     from bodyfit.fit.track_recording import track
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
 
     if budget_ms is not None and not 1 <= budget_ms <= 10_000:
         raise InputError("--budget-ms", "milliseconds from 1 to 10000", f"{budget_ms:g}")

@@ -75,7 +75,7 @@ def fit(
     if not isinstance(recording, (str, Path)):
         source = recording
     else:
-        from bodyfit.recording.native import open_recording
+        from bodyfit.recording.formats import open_recording
 
         source = open_recording(Path(recording))
     setup = FitSetup(body, sex, clothing, config or FitConfig())

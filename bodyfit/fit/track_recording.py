@@ -119,7 +119,7 @@ def track(
     say = progress or (lambda _stage, _fraction: None)
     body = model if isinstance(model, BodyModel) else load_body_model(model)
     if isinstance(recording, (str, Path)):
-        from bodyfit.recording.native import open_recording
+        from bodyfit.recording.formats import open_recording
 
         recording = open_recording(Path(recording))
     names = _sensors(recording, sensors)

@@ -27,7 +27,7 @@ from bodyfit.picture.overlay import in_camera
 
 if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.recording import Recording
 
 FILE_NAME = "overlay.mp4"
 LARGEST = (1920, 1080)

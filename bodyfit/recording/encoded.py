@@ -48,12 +48,19 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """What one sensor saw at one instant, in images and pixels as recorded, the lens's distortion in them."""
+    """What one sensor saw at one instant, in images and pixels as recorded, the lens's distortion in them.
+
+    Attributes:
+        depth, color, mask: the images.
+        keypoints: in pixels as recorded.
+        T_world_depth: (4, 4) where the sensor stood at that instant, for one that moved; its sensor's where None.
+    """
 
     depth: EncodedImage
     color: EncodedImage | None = None
     mask: EncodedImage | None = None
     keypoints: Keypoints | None = None
+    T_world_depth: NDArray[np.float64] | None = None
 
 
 class FrameDecoder:
@@ -88,7 +95,7 @@ class FrameDecoder:
         return Frame(
             depth=depth,
             depth_camera=sensor.depth_camera.pinhole,
-            T_world_depth=sensor.T_world_depth,
+            T_world_depth=sensor.T_world_depth if encoded.T_world_depth is None else encoded.T_world_depth,
             timestamp_s=timestamp_s,
             color=color,
             color_camera=sensor.color_camera.pinhole if sensor.color_camera else None,

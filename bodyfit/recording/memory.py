@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bodyfit.camera import check_rigid
 from bodyfit.errors import FrameError, RecordingError
 from bodyfit.frame import Frame
 from bodyfit.recording.description import Sensor, check_gravity, check_names
@@ -201,7 +202,8 @@ def _check_frame(where: str, frame: Frame, sensor: Sensor) -> None:
         raise FrameError(f"{where}: depth_camera", f"its sensor's, {sensor.depth_camera}", str(frame.depth_camera))
     if frame.color is not None and frame.color_camera != sensor.color_camera:
         raise FrameError(f"{where}: color_camera", f"its sensor's, {sensor.color_camera}", str(frame.color_camera))
-    for key in ("T_world_depth", "T_color_depth"):
-        ours, theirs = getattr(frame, key), getattr(sensor, key)
-        if ours is not None and (theirs is None or not np.array_equal(ours, theirs)):
-            raise FrameError(f"{where}: {key}", "its sensor's", "another")
+    # a sensor may have moved, but its colour camera moves with it
+    check_rigid(f"{where}: T_world_depth", frame.T_world_depth)
+    ours, theirs = frame.T_color_depth, sensor.T_color_depth
+    if ours is not None and (theirs is None or not np.array_equal(ours, theirs)):
+        raise FrameError(f"{where}: T_color_depth", "its sensor's", "another")

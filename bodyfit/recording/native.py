@@ -1,7 +1,7 @@
 """bodyfit's own recording on disk, `bodyfit.recording/1`, opened and read.
 
-Everything that recording.json and frames.csv say is checked when a recording is opened; images are decoded, checked and
-undistorted one frame at a time. The folder `truth/` is never read here.
+Everything that recording.json, frames.csv and poses.csv say is checked when a recording is opened; images are read, and
+checked when they are decoded, one frame at a time. The folder `truth/` is never read here.
 """
 
 from __future__ import annotations
@@ -15,126 +15,50 @@ from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
 from bodyfit.errors import RecordingError
-from bodyfit.frame import Frame
-from bodyfit.recording.description import Sensor, read_description
-from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage, FrameDecoder
+from bodyfit.recording.description import FILE, Sensor, read_description
+from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage
 from bodyfit.recording.images import read_image_file
 from bodyfit.recording.keypoints import read_keypoints
+from bodyfit.recording.poses import read_poses
+from bodyfit.recording.recording import Recording
 from bodyfit.recording.timeline import Timeline, read_timeline
-from bodyfit.recording.undistort import check_invertible
-
-__all__ = ["Recording", "Sensor", "open_recording"]
 
 # the first that is there is read
 COLOR_SUFFIXES = (".jpg", ".png")
 
 
-def open_recording(path: str | os.PathLike[str]) -> Recording:
-    """Open the recording in folder `path` and check all but its images.
+def open_native(root: Path) -> Recording:
+    """Open the native recording in folder `root` and check all but its images.
 
     Raises:
-        RecordingError: no such folder; recording.json or frames.csv missing, broken or of another version; a sensor
-            without any depth image of the named frames; colour images without a color_camera.
+        RecordingError: recording.json, frames.csv or poses.csv missing, broken or of another version; a sensor without
+            any depth image of the named frames; colour images without a color_camera.
         CameraError: intrinsics, distortion or transforms that make no sense.
     """
-    root = Path(path)
-    try:
-        root = root.resolve()
-        found = "a file" if root.exists() else "nothing of that name"
-        is_folder = root.is_dir()
-    except (OSError, RuntimeError, ValueError) as problem:
-        raise RecordingError(str(path), "a recording's folder", str(problem)) from None
-    if not is_folder:
-        raise RecordingError(str(path), "a recording's folder", found)
     sensors, gravity_world = read_description(root)
     timeline = read_timeline(root, [sensor.name for sensor in sensors])
-    for i, sensor in enumerate(sensors):
+    for sensor in sensors:
         _check_images(root, sensor, timeline)
-        check_invertible(f"recording.json: sensors[{i}].depth_camera", sensor.depth_camera)
-        if sensor.color_camera:
-            check_invertible(f"recording.json: sensors[{i}].color_camera", sensor.color_camera)
-    return Recording(root, sensors, timeline, gravity_world)
+    poses = {sensor.name: read_poses(root, sensor.name) for sensor in sensors}
+    images = NativeImages(root, timeline, poses)
+    return Recording(root, "bodyfit", sensors, timeline, gravity_world, images, described_in=FILE)
 
 
-class Recording:
-    """A recording that was opened and checked; get one from `open_recording`.
+class NativeImages:
+    """The images of a native recording, as their files have them.
 
-    Attributes:
-        path: its folder.
-        sensors: as recorded, distortion included; frames come with pinhole cameras.
-        gravity_world: (3,) unit vector in world coordinates, or None where unknown.
+    Args:
+        root: the recording's folder, resolved.
+        timeline: its instants.
+        poses: by sensor, `T_world_depth` by the instant's number, where the sensor moved.
     """
 
-    def __init__(
-        self, path: Path, sensors: tuple[Sensor, ...], timeline: Timeline, gravity_world: NDArray[np.float64] | None
-    ) -> None:
-        self.path, self.sensors, self.gravity_world = path, sensors, gravity_world
-        self._timeline = timeline
-        self._decoder = FrameDecoder(sensors)
+    def __init__(self, root: Path, timeline: Timeline, poses: dict[str, dict[int, NDArray[np.float64]]]) -> None:
+        self._root, self._timeline, self._poses = root, timeline, poses
 
-    @property
-    def num_frames(self) -> int:
-        """How many instants there are."""
-        return len(self._timeline.indices)
-
-    @property
-    def indices(self) -> NDArray[np.int64]:
-        """(T,) the numbers in the file names."""
-        return self._timeline.indices
-
-    @property
-    def timestamps_s(self) -> NDArray[np.float64]:
-        """(T,) seconds, rising."""
-        return self._timeline.timestamps_s
-
-    @property
-    def stream_timestamps_s(self) -> dict[str, NDArray[np.float64]]:
-        """`<sensor>.depth_s` and `<sensor>.color_s` to (T,) seconds on the stream's own clock, NaN where none."""
-        return self._timeline.stream_timestamps_s
-
-    @property
-    def has_truth(self) -> bool:
-        """True in a test recording that carries the true body beside it."""
-        return (self.path / "truth").is_dir()
-
-    def sensor(self, name: str) -> Sensor:
-        """The sensor of that name.
-
-        Raises:
-            RecordingError: no such sensor; the message lists those there are.
-        """
-        for sensor in self.sensors:
-            if sensor.name == name:
-                return sensor
-        raise RecordingError("sensor", f"one of {', '.join(s.name for s in self.sensors)}", repr(name))
-
-    def frame(self, i: int, sensor_name: str) -> Frame | None:
-        """What a sensor saw at the `i`-th instant (a position in `indices`); None where it has no depth file there.
-
-        Depth without a single reading is a frame all the same: whoever looks for a person in it says so.
-
-        Raises:
-            IndexError: `i` is not in 0 … num_frames - 1.
-            RecordingError: no such sensor, or broken keypoints.
-            ImageError: an image of another kind or size, or one that is cut or broken.
-        """
-        encoded = self.encoded(i, sensor_name)
-        if encoded is None:
-            return None
-        index, time_s = int(self.indices[i]), float(self.timestamps_s[i])
-        return self._decoder.frame(sensor_name, encoded, index=index, timestamp_s=time_s)
-
-    def encoded(self, i: int, sensor_name: str) -> EncodedFrame | None:
-        """The same before anything is decoded: images as their files have them, keypoints in pixels as recorded.
-
-        Raises:
-            IndexError: `i` is not in 0 … num_frames - 1.
-            RecordingError: no such sensor, or broken keypoints.
-        """
-        sensor = self.sensor(sensor_name)
-        if not 0 <= i < self.num_frames:
-            raise IndexError(f"frame {i} of {self.num_frames}")
-        index = int(self.indices[i])
+    def encoded(self, i: int, sensor: Sensor) -> EncodedFrame | None:
+        """What a sensor saw at the `i`-th instant; None where it has no depth file there."""
+        index = int(self._timeline.indices[i])
         depth_file, mask_file, keypoints_file = (
             f"{sensor.name}/{kind}/{index:06d}.{suffix}"
             for kind, suffix in (("depth", "png"), ("mask", "png"), ("keypoints", "json"))
@@ -149,16 +73,20 @@ class Recording:
                 break
         keypoints = None
         if self._has(keypoints_file):
-            keypoints = read_keypoints(self.path, keypoints_file, sensor.color_camera or sensor.depth_camera)
+            keypoints = read_keypoints(self._root, keypoints_file, sensor.color_camera or sensor.depth_camera)
         mask = self._image(mask_file, sensor.depth_camera) if self._has(mask_file) else None
-        return EncodedFrame(self._image(depth_file, sensor.depth_camera), color, mask, keypoints)
+        T_world_depth = self._poses[sensor.name].get(index)
+        return EncodedFrame(self._image(depth_file, sensor.depth_camera), color, mask, keypoints, T_world_depth)
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
     def _image(self, relative: str, camera: Camera) -> EncodedImage:
-        return EncodedImage(relative, Coding.FILE, partial(read_image_file, self.path, relative, camera))
+        return EncodedImage(relative, Coding.FILE, partial(read_image_file, self._root, relative, camera))
 
     def _has(self, relative: str) -> bool:
         # a link that leads nowhere is a broken file, not an absent frame
-        return os.path.lexists(self.path / relative)
+        return os.path.lexists(self._root / relative)
 
 
 def _check_images(root: Path, sensor: Sensor, timeline: Timeline) -> None:

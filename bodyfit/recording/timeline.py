@@ -40,6 +40,24 @@ class Timeline:
     stream_timestamps_s: dict[str, NDArray[np.float64]]
 
 
+def check_timeline(where: str, timeline: Timeline) -> None:
+    """Refuses no instants at all, and numbers or times that do not rise.
+
+    Raises:
+        RecordingError: which instant, and why.
+    """
+    indices, times = timeline.indices, timeline.timestamps_s
+    if len(indices) == 0 or times.shape != indices.shape:
+        raise RecordingError(f"{where}: instants", "at least one", "none")
+    if not np.isfinite(times).all():
+        raise RecordingError(f"{where}: instants", "finite times", f"{times[~np.isfinite(times)][0]}")
+    wrong = np.flatnonzero((np.diff(indices) <= 0) | (np.diff(times) <= 0))
+    if len(wrong):
+        t = int(wrong[0])
+        found = f"{indices[t + 1]} at {times[t + 1]:g} s after {indices[t]} at {times[t]:g} s"
+        raise RecordingError(f"{where}: instants", "numbers and times that rise", found)
+
+
 def read_timeline(root: Path, sensor_names: Sequence[str]) -> Timeline:
     """Read frames.csv of the recording in folder `root`.
 

@@ -8,16 +8,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.camera import Camera
+from bodyfit.camera import Camera, check_rigid
 from bodyfit.errors import FrameError, OutputError
 from bodyfit.frame import Frame
-from bodyfit.recording import description, timeline
+from bodyfit.recording import description, poses, timeline
 from bodyfit.recording.description import Sensor
 
 JPEG_QUALITY = 95
@@ -31,6 +32,7 @@ def write_recording(
     *,
     color_format: Literal["jpg", "png"] = "jpg",
     stream_timestamps_s: Mapping[str, NDArray[np.float64]] | None = None,
+    moving: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write frames as a `bodyfit.recording/1` folder, which appears under its name only once it is complete.
@@ -46,6 +48,7 @@ def write_recording(
         gravity_world: (3,) unit vector in world coordinates, or None where unknown.
         color_format: JPEG of quality 95, or PNG without loss.
         stream_timestamps_s: `<sensor>.depth_s` or `<sensor>.color_s` to one time for each instant, NaN where none.
+        moving: the sensors moved: each frame's own `T_world_depth` is written where it is not its sensor's.
         overwrite: replace a recording that is there.
 
     Returns:
@@ -66,7 +69,7 @@ def write_recording(
     building = target.parent / f".{target.name}.{secrets.token_hex(6)}.part"
     try:
         building.mkdir()
-        rows = _write_images(building, {sensor.name: sensor for sensor in sensors}, frames, color_format)
+        rows = _write_images(building, {sensor.name: sensor for sensor in sensors}, frames, color_format, moving)
         _write_text(building / timeline.FILE, _timeline_text(rows, sensors, stream_timestamps_s or {}))
         _write_text(building / description.FILE, _description_text(sensors, gravity))
         _put_in_place(building, target, overwrite)
@@ -115,11 +118,12 @@ def _put_in_place(building: Path, target: Path, overwrite: bool) -> None:
 
 
 def _write_images(
-    root: Path, sensors: dict[str, Sensor], frames: Iterable[Frame], color_format: str
+    root: Path, sensors: dict[str, Sensor], frames: Iterable[Frame], color_format: str, moving: bool
 ) -> list[tuple[int, float]]:
     """Write every frame's files; the index and timestamp of each instant."""
     rows: list[tuple[int, float]] = []
     at_instant: set[str] = set()
+    places: dict[str, dict[int, NDArray[np.float64]]] = {}
     seen: set[str] = set()
     for frame in frames:
         where = f"frame {frame.index} of sensor {frame.sensor}"
@@ -141,7 +145,15 @@ def _write_images(
             raise FrameError(where, "one frame of a sensor for each instant", "two")
         at_instant.add(frame.sensor)
         seen.add(frame.sensor)
-        _write_frame(root / frame.sensor, where, sensors[frame.sensor], frame, color_format)
+        sensor = sensors[frame.sensor]
+        if moving:
+            check_rigid(f"{where}: T_world_depth", frame.T_world_depth)
+            if not np.array_equal(frame.T_world_depth, sensor.T_world_depth):
+                places.setdefault(frame.sensor, {})[frame.index] = frame.T_world_depth
+            frame = replace(frame, T_world_depth=sensor.T_world_depth)
+        _write_frame(root / frame.sensor, where, sensor, frame, color_format)
+    for name, by_index in places.items():
+        _write_text(root / name / poses.FILE, poses.poses_text(by_index))
     silent = sorted(set(sensors) - seen)
     if silent:
         raise FrameError("frames", "at least one frame of each sensor", f"none of {', '.join(silent)}")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.camera import DISTORTION_COEFFICIENTS, Camera, Distortion
+from bodyfit.camera import DISTORTION_COEFFICIENTS, Camera, Distortion, check_rigid
 from bodyfit.errors import CameraError, ImageError, InputError, RecordingError
 from bodyfit.frame import Keypoints
 from bodyfit.recording.description import Sensor, check_names
@@ -133,6 +133,16 @@ def _matrix(message: pb.RigidTransform, field: str) -> NDArray[np.float64] | Non
     return np.array(message.matrix, dtype=np.float64).reshape(4, 4)
 
 
+def place_of(frame: pb.SensorFrame, where: str) -> NDArray[np.float64] | None:
+    """(4, 4) where a sensor that moves stood; None where the message does not say.
+
+    Raises:
+        CameraError: no rigid transform.
+    """
+    T = _matrix(frame.t_world_depth, f"{where}.t_world_depth") if frame.HasField("t_world_depth") else None
+    return None if T is None else check_rigid(f"{where}.t_world_depth", T)
+
+
 def _told_as(field: str, make: Callable[[], T]) -> T:
     """What `make` makes; a refusal is told again with the field's name in the message."""
     try:
@@ -253,6 +263,7 @@ def _check_frame(frame: pb.SensorFrame, sensor: Sensor, where: str) -> int:
         keypoints_of(f"{where}.keypoints", frame.keypoints, sensor)
     if frame.HasField("depth_timestamp_s"):
         _check_time(f"{where}.depth_timestamp_s", frame.depth_timestamp_s, None)
+    place_of(frame, where)
     return pixels
 
 

@@ -13,8 +13,9 @@ from bodyfit.camera import Camera
 from bodyfit.errors import FrameError, InputError
 from bodyfit.frame import Frame, Keypoints
 from bodyfit.recording.description import Sensor
+from bodyfit.recording.encoded import Coding, EncodedImage
 from bodyfit.recording.images import COLOR, DEPTH, MASK, check_image
-from bodyfit.recording.native import Recording
+from bodyfit.recording.recording import Recording
 from bodyfit.recording.source import FrameSource
 from bodyfit_protos.v1 import bodyfit_pb2 as pb
 from bodyfit_service.enums import DISTORTION_MODELS
@@ -47,6 +48,7 @@ def instant_message(
     depth: DepthPacking = "zstd",
     color: ColorPacking = "png",
     stamps: Mapping[str, float] | None = None,
+    sensors: Sequence[Sensor] = (),
 ) -> pb.Instant:
     """Frames of one instant as a message; all but JPEG comes out again as it went in, to the last bit.
 
@@ -56,8 +58,10 @@ def instant_message(
         depth: how depth is packed: floats as they are, or those compressed.
         color: how colour is packed.
         stamps: by sensor, seconds by its own clock when it took its depth image.
+        sensors: as in the header; frames say where those stood that are not there.
     """
     message = pb.Instant(index=index, timestamp_s=timestamp_s)
+    places = {sensor.name: sensor.T_world_depth for sensor in sensors}
     for frame in frames:
         seen = message.frames.add(sensor=frame.sensor)
         seen.depth.CopyFrom(_depth_message(frame.depth, depth))
@@ -66,6 +70,8 @@ def instant_message(
         if frame.mask is not None:
             values = frame.mask.astype(np.uint8) * np.uint8(255)
             seen.mask.CopyFrom(pb.MaskImage(encoding=pb.MASK_ENCODING_PNG, data=_encode(".png", values)))
+        if frame.sensor in places and not np.array_equal(frame.T_world_depth, places[frame.sensor]):
+            seen.t_world_depth.CopyFrom(rigid_message(frame.T_world_depth))
         _add_keypoints_and_stamp(seen, frame.keypoints, stamps)
     return message
 
@@ -109,27 +115,49 @@ def _recorded_instant(recording: FrameSource, i: int, sensors: Sequence[Sensor])
             stamps[sensor.name] = float(times[i])
     if not isinstance(recording, Recording):
         frames = [recording.frame(i, sensor.name) for sensor in sensors]
-        return instant_message([f for f in frames if f is not None], index=index, timestamp_s=time_s, stamps=stamps)
+        seen = [f for f in frames if f is not None]
+        return instant_message(seen, index=index, timestamp_s=time_s, stamps=stamps, sensors=sensors)
     message = pb.Instant(index=index, timestamp_s=time_s)
     for sensor in sensors:
         encoded = recording.encoded(i, sensor.name)
         if encoded is None:
             continue
         seen = message.frames.add(sensor=sensor.name)
-        data = encoded.depth.load()
-        check_image(DEPTH, encoded.depth.name, data, sensor.depth_camera)
-        seen.depth.CopyFrom(pb.DepthImage(encoding=pb.DEPTH_ENCODING_PNG16, data=data))
+        seen.depth.CopyFrom(_stored_depth(encoded.depth, sensor.depth_camera))
         if encoded.color is not None and sensor.color_camera is not None:
-            data = encoded.color.load()
-            kind = check_image(COLOR, encoded.color.name, data, sensor.color_camera).kind
-            packing = pb.COLOR_ENCODING_PNG if kind == "PNG" else pb.COLOR_ENCODING_JPEG
-            seen.color.CopyFrom(pb.ColorImage(encoding=packing, data=data))
+            seen.color.CopyFrom(_stored_color(encoded.color, sensor.color_camera))
         if encoded.mask is not None:
-            data = encoded.mask.load()
-            check_image(MASK, encoded.mask.name, data, sensor.depth_camera)
-            seen.mask.CopyFrom(pb.MaskImage(encoding=pb.MASK_ENCODING_PNG, data=data))
+            seen.mask.CopyFrom(_stored_mask(encoded.mask, sensor.depth_camera))
+        if encoded.T_world_depth is not None:
+            seen.t_world_depth.CopyFrom(rigid_message(encoded.T_world_depth))
         _add_keypoints_and_stamp(seen, encoded.keypoints, stamps)
     return message
+
+
+def _stored_depth(image: EncodedImage, camera: Camera) -> pb.DepthImage:
+    """A depth image as it is stored; arrays are compressed on the way."""
+    data = image.load()
+    if image.coding is Coding.FILE:
+        check_image(DEPTH, image.name, data, camera)
+        return pb.DepthImage(encoding=pb.DEPTH_ENCODING_PNG16, data=data)
+    packing = pb.DEPTH_ENCODING_ZSTD_UINT16 if image.coding is Coding.UINT16 else pb.DEPTH_ENCODING_ZSTD_FLOAT32
+    return pb.DepthImage(encoding=packing, data=compressed(data))
+
+
+def _stored_color(image: EncodedImage, camera: Camera) -> pb.ColorImage:
+    data = image.load()
+    if image.coding is not Coding.FILE:
+        return pb.ColorImage(encoding=pb.COLOR_ENCODING_RAW_RGB8, data=data)
+    kind = check_image(COLOR, image.name, data, camera).kind
+    return pb.ColorImage(encoding=pb.COLOR_ENCODING_PNG if kind == "PNG" else pb.COLOR_ENCODING_JPEG, data=data)
+
+
+def _stored_mask(image: EncodedImage, camera: Camera) -> pb.MaskImage:
+    data = image.load()
+    if image.coding is not Coding.FILE:
+        return pb.MaskImage(encoding=pb.MASK_ENCODING_RAW_UINT8, data=data)
+    check_image(MASK, image.name, data, camera)
+    return pb.MaskImage(encoding=pb.MASK_ENCODING_PNG, data=data)
 
 
 def _add_keypoints_and_stamp(

@@ -25,6 +25,7 @@ from bodyfit_service.frames_checked import (
     check_lenses,
     gravity_of,
     keypoints_of,
+    place_of,
 )
 from bodyfit_service.frames_sent import header_message, instant_message, recording_messages
 from bodyfit_service.limits import Limits
@@ -138,7 +139,8 @@ def _encoded_frame(frame: pb.SensorFrame, sensor: Sensor, where: str) -> Encoded
         mask = EncodedImage(f"{where}.mask", coding, lambda: frame.mask.data)
     if frame.HasField("keypoints"):
         keypoints = keypoints_of(f"{where}.keypoints", frame.keypoints, sensor)
-    return EncodedFrame(_encoded_depth(frame, sensor.depth_camera, f"{where}.depth"), color, mask, keypoints)
+    place = place_of(frame, where)
+    return EncodedFrame(_encoded_depth(frame, sensor.depth_camera, f"{where}.depth"), color, mask, keypoints, place)
 
 
 def _encoded_depth(frame: pb.SensorFrame, camera: Camera, field: str) -> EncodedImage:

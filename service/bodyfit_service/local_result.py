@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bodyfit.fit.result import FitResult
     from bodyfit.fit.track_estimate import TrackEstimate
     from bodyfit.fit.track_recording import Step
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.recording import Recording
 
 
 def with_observations(

@@ -92,7 +92,7 @@ def make_material(
 def source_of(recording: FrameSource | str | Path | Sequence[Frame], gravity_world: Any = None) -> FrameSource:
     """The recording that was meant: an open one, its folder, or frames in memory."""
     if isinstance(recording, (str, Path)):
-        from bodyfit.recording.native import open_recording
+        from bodyfit.recording.formats import open_recording
 
         return open_recording(recording)
     if isinstance(recording, Sequence):

@@ -18,6 +18,7 @@ from bodyfit_service.material import Material, make_material
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
     from bodyfit.frame import Frame
+    from bodyfit.recording.description import Sensor
     from bodyfit.recording.source import FrameSource
     from bodyfit_service.received import ServerInfo
 
@@ -175,7 +176,7 @@ class LiveMessages:
 
     def __init__(self, start: pb.TrackStart, gravity_world: Any) -> None:
         self._start, self._gravity = start, gravity_world
-        self._known: set[str] = set()
+        self._sensors: dict[str, Sensor] = {}
         self._count = 0
 
     def of(self, instant: Sequence[Frame] | Frame) -> list[pb.TrackRequest]:
@@ -190,12 +191,13 @@ class LiveMessages:
         frames = [instant] if isinstance(instant, Frame) else list(instant)
         if not frames:
             return []
-        out = [] if self._known else [self._opening(frames)]
+        out = [] if self._sensors else [self._opening(frames)]
         for frame in frames:
-            if frame.sensor not in self._known:
-                expected = f"sensors of the first instant ({', '.join(sorted(self._known))})"
+            if frame.sensor not in self._sensors:
+                expected = f"sensors of the first instant ({', '.join(sorted(self._sensors))})"
                 raise InputError(f"instant {self._count}", expected, repr(frame.sensor))
-        message = instant_message(frames, index=self._count, timestamp_s=float(frames[0].timestamp_s))
+        time_s, known = float(frames[0].timestamp_s), list(self._sensors.values())
+        message = instant_message(frames, index=self._count, timestamp_s=time_s, sensors=known)
         self._count += 1
         return [*out, pb.TrackRequest(instant=message)]
 
@@ -206,7 +208,7 @@ class LiveMessages:
         # sensors that are not triggered together have times of their own
         about = frames_recording([replace(f, index=0, timestamp_s=0.0) for f in frames], self._gravity)
         self._start.header.CopyFrom(header_message(about.sensors, about.gravity_world))
-        self._known = {s.name for s in about.sensors}
+        self._sensors = {s.name: s for s in about.sensors}
         return pb.TrackRequest(start=self._start)
 
 

@@ -23,7 +23,7 @@ def fit_shipped(model: BodyModel, threads: int = 1, frames: Sequence[int] | None
     from bodyfit.errors import InputError
     from bodyfit.fit.config import FitConfig
     from bodyfit.fit.fit import fit
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
     from bodyfit.synthetic.demo import demo_recording_path
 
     began = time.perf_counter()
@@ -43,7 +43,7 @@ def follow_shipped(model: BodyModel) -> float:
     from bodyfit.errors import BodyfitError
     from bodyfit.fit.track import Tracker
     from bodyfit.fit.track_estimate import TrackState
-    from bodyfit.recording.native import open_recording
+    from bodyfit.recording.formats import open_recording
     from bodyfit.synthetic.demo import demo_recording_path
 
     began = time.perf_counter()

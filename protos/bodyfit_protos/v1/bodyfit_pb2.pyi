@@ -197,20 +197,22 @@ class Keypoints(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., xy: _Optional[_Iterable[float]] = ..., confidence: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SensorFrame(_message.Message):
-    __slots__ = ("sensor", "depth", "color", "mask", "keypoints", "depth_timestamp_s")
+    __slots__ = ("sensor", "depth", "color", "mask", "keypoints", "depth_timestamp_s", "t_world_depth")
     SENSOR_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     COLOR_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     DEPTH_TIMESTAMP_S_FIELD_NUMBER: _ClassVar[int]
+    T_WORLD_DEPTH_FIELD_NUMBER: _ClassVar[int]
     sensor: str
     depth: DepthImage
     color: ColorImage
     mask: MaskImage
     keypoints: Keypoints
     depth_timestamp_s: float
-    def __init__(self, sensor: _Optional[str] = ..., depth: _Optional[_Union[DepthImage, _Mapping]] = ..., color: _Optional[_Union[ColorImage, _Mapping]] = ..., mask: _Optional[_Union[MaskImage, _Mapping]] = ..., keypoints: _Optional[_Union[Keypoints, _Mapping]] = ..., depth_timestamp_s: _Optional[float] = ...) -> None: ...
+    t_world_depth: RigidTransform
+    def __init__(self, sensor: _Optional[str] = ..., depth: _Optional[_Union[DepthImage, _Mapping]] = ..., color: _Optional[_Union[ColorImage, _Mapping]] = ..., mask: _Optional[_Union[MaskImage, _Mapping]] = ..., keypoints: _Optional[_Union[Keypoints, _Mapping]] = ..., depth_timestamp_s: _Optional[float] = ..., t_world_depth: _Optional[_Union[RigidTransform, _Mapping]] = ...) -> None: ...
 
 class Instant(_message.Message):
     __slots__ = ("index", "timestamp_s", "frames")
