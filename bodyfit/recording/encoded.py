@@ -83,7 +83,7 @@ class FrameDecoder:
             CameraError: a lens that cannot be undistorted.
         """
         sensor = self._sensors[sensor_name]
-        depth = _depth(encoded.depth, sensor.depth_camera)
+        depth = decoded_depth(encoded.depth, sensor.depth_camera)
         color = None if encoded.color is None else self._color(sensor, encoded.color)
         mask = None if encoded.mask is None else _mask(encoded.mask, sensor.depth_camera)
         undistorter = self._undistorter(sensor, "depth_camera")
@@ -135,8 +135,13 @@ class FrameDecoder:
         return self._undistorters[place]
 
 
-def _depth(image: EncodedImage, camera: Camera) -> NDArray:
-    """(H, W) uint16 counts or float32 metres."""
+def decoded_depth(image: EncodedImage, camera: Camera) -> NDArray:
+    """(H, W) uint16 counts or float32 metres, the lens's distortion still in it.
+
+    Raises:
+        ImageError: an image of another kind or size, or one that is cut or broken.
+        FrameError: metres that are negative, not finite or beyond what a sensor can say.
+    """
     if image.coding is Coding.FILE:
         return decode_depth(image.name, image.load(), camera)
     shape = (camera.height, camera.width)
