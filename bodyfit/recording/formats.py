@@ -47,10 +47,20 @@ def _has_any(*names: str) -> Callable[[Path, bytes], bool]:
     return lambda path, head: path.is_dir() and any(os.path.lexists(path / name) for name in names)
 
 
+def _is_azure(path: Path, head: bytes) -> bool:
+    """A Matroska file that an Azure Kinect's or Femto's recorder wrote, or that has a track of its kind: by the names
+    in its first bytes, where the recorder's name, the tracks and the tags stand."""
+    if not head.startswith(b"\x1a\x45\xdf\xa3") or b"matroska" not in head[:64]:
+        return False
+    # a track's name (RFC 9559, 5.1.4.1: element 536E), here of five letters
+    return any(sign in head for sign in (b"\x53\x6e\x85DEPTH", b"k4arecord-", b"K4A_", b"Azure Kinect"))
+
+
 # In this order: a folder may hold what another format has too.
 FORMATS: tuple[Format, ...] = (
     # either file: a recording that lost one of the two is a broken one of ours, and said to be
     Format("bodyfit", "bodyfit's own", "native", "open_native", _has_any("recording.json", "frames.csv")),
+    Format("azure", "an Azure Kinect or Orbbec Femto .mkv", "azure_mkv", "open_azure_mkv", _is_azure),
 )
 
 
