@@ -267,6 +267,17 @@ def test_cameras_of_the_modes() -> None:
     assert legacy.color_camera((2048, 1536)).cy == pytest.approx(1.6 * (hd.cy + 0.5 + 120) - 0.5)
 
 
+def test_wide_mode_of_a_lens_whose_corners_are_dark(tmp_path: Path) -> None:
+    """The model of a real size turns back beyond the round picture: the corners come from nowhere, all else is read."""
+    lens = Distortion("rational", (0.55, -0.021, 2e-5, -7e-5, -0.00265, 0.89, 0.086, -0.0139))
+    camera = Camera(512, 512, 252.0, 252.1, 257.5, 255.5, lens)
+    one = Sensor("k4a", camera, np.eye(4))
+    with open_recording(write(tmp_path / "a.mkv", [one], frames(one)[:1])) as recording:
+        assert any("% of the recorded pixels" in note for note in recording.notes)
+        read = recording.frame(0, "k4a")
+        assert read is not None and (read.depth[200:300, 200:300] > 0).mean() > 0.7
+
+
 def test_lens_model_is_that_of_opencv() -> None:
     """The SDK's projection (intrinsic_transformation.c), written out, at points of the image."""
     read = read_calibration("c", json.dumps(calibration(sensor(), Options())).encode())

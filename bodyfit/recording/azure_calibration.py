@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from bodyfit.camera import Camera, Distortion, check_rigid
 from bodyfit.errors import CameraError, RecordingError
 from bodyfit.recording.document import Field, parse_json
+from bodyfit.recording.undistort import undistort_pixels
 
 MAX_FILE_BYTES = 4 << 20
 DEFAULT_METRIC_RADIUS = 1.7
@@ -94,6 +95,20 @@ class Lens:
             cy=self.cy * binned[1] - offset[1] - 0.5,
             distortion=self.distortion,
         )
+
+    def kept_share(self, camera: Camera) -> float:
+        """How much of what a camera of this lens records is inside of its undistorted image, from 0 to 1.
+
+        What lies beyond the metric radius is dark, and counts as not recorded.
+        """
+        v, u = (side.ravel() for side in np.mgrid[: camera.height : 8, : camera.width : 8].astype(np.float64))
+        pixels = undistort_pixels(camera, np.stack([u, v], -1))
+        size, centre = np.array([camera.width, camera.height]), np.array([camera.cx, camera.cy])
+        focal = np.array([camera.fx, camera.fy])
+        with np.errstate(invalid="ignore"):
+            seen = np.hypot(*((pixels - centre) / focal).T) < self.metric_radius
+            kept = seen & (pixels > -0.5).all(axis=1) & (pixels < size - 0.5).all(axis=1)
+        return float(kept.sum() / max(1, seen.sum()))
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,11 @@ def _open(path: Path, file: ByteFile) -> Recording:
         notes.append("The infrared track is not read.")
     gravity, note = calibration.gravity_depth(accelerations(container))
     notes.append(note)
-    if mode.size in ((512, 512), (1024, 1024)):
-        angle = round(2 * np.degrees(np.arctan2(mode.size[0] / 2, depth_camera.fx)))
-        notes.append(f"Wide mode: undistorted depth keeps {angle}° of the lens's 120°, at the lens's own resolution.")
+    kept = calibration.depth.kept_share(depth_camera)
+    if kept < 0.9:
+        notes.append(
+            f"Undistorted depth has {100 * kept:.0f} % of the recorded pixels: the lens sees farther to the sides."
+        )
     sensor = Sensor(
         SENSOR_NAME,
         depth_camera,
