@@ -87,6 +87,11 @@ def assert_same_camera(found: Camera | None, wanted: Camera | None) -> None:
         assert getattr(found, key) == pytest.approx(getattr(wanted, key), abs=1e-9)
 
 
+def assert_same_transform(found: np.ndarray | None, wanted: np.ndarray | None) -> None:
+    assert found is not None and wanted is not None
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
 def test_what_the_recorder_wrote_is_read_back(tmp_path: Path) -> None:
     path = recorded(tmp_path / "recording")  # no suffix: the contents tell
     assert format_of(path).name == "azure"
@@ -96,7 +101,7 @@ def test_what_the_recorder_wrote_is_read_back(tmp_path: Path) -> None:
         one = recording.sensor("k4a")
         assert_same_camera(one.depth_camera, wanted.depth_camera)
         assert_same_camera(one.color_camera, wanted.color_camera)
-        np.testing.assert_allclose(one.T_color_depth, wanted.T_color_depth, atol=1e-12)
+        assert_same_transform(one.T_color_depth, wanted.T_color_depth)
         assert one.depth_unit_m == 0.001
         np.testing.assert_allclose(recording.timestamps_s, INSTANTS, atol=1.01e-6)
         np.testing.assert_allclose(
@@ -231,11 +236,12 @@ def test_gravity_is_the_accelerometers_where_the_camera_stood_still(tmp_path: Pa
     down = np.array([0.1, 0.95, 0.3])
     down /= np.linalg.norm(down)
     turned = transform((0.05, 0.1, -0.02), (0.01, 0.02, 0.0))
-    reading = tuple(float(x) for x in R @ (-9.75 * down))
-    options = Options(acceleration=reading, R_accelerometer_depth=R, T_depth_device=turned)
+    x, y, z = (R @ (-9.75 * down)).tolist()
+    options = Options(acceleration=(x, y, z), R_accelerometer_depth=R, T_depth_device=turned)
     with open_recording(recorded(tmp_path / "a.mkv", options)) as recording:
+        assert recording.gravity_world is not None
         np.testing.assert_allclose(recording.gravity_world, down, atol=1e-6)
-        np.testing.assert_allclose(recording.sensors[0].T_color_depth, sensor().T_color_depth, atol=1e-12)
+        assert_same_transform(recording.sensors[0].T_color_depth, sensor().T_color_depth)
         assert any("32 readings" in note for note in recording.notes)
     for moving in ((0.0, 0.0, -11.0), (float("nan"), 0.0, 9.8)):
         with open_recording(recorded(tmp_path / "b.mkv", Options(acceleration=moving))) as recording:

@@ -118,7 +118,7 @@ def usable_stream(container: Container, track: Track, coding: bytes, offset_s: f
     if not fresh.all():
         notes.append(f"{int((~fresh).sum())} images of {name} repeat the time of another and were left out.")
     which = which[fresh]
-    device_s = offset_s + ticks[which] * (container.scale_ns * 1e-9)
+    device_s = (offset_s + ticks[which] * (container.scale_ns * 1e-9)).astype(np.float64)
     if (np.diff(device_s) <= 0).any():
         raise RecordingError(f"{container.file.name}: {name} times", "times a microsecond apart", "closer ones")
     period_s = track.period_ns * 1e-9

@@ -79,12 +79,13 @@ class Ffv1Depth:
 
     def _decode(self, i: int, wanted: bool) -> bytes:
         import av
+        from av.error import FFmpegError
 
         name = f"{self._name} image {i}"
         data = self._load(i)
         try:
             frames = self._decoder.decode(av.Packet(data))
-        except (av.error.FFmpegError, ValueError, EOFError) as problem:
+        except (FFmpegError, ValueError, EOFError) as problem:
             raise ImageError(name, "an image coded with FFV1", f"FFmpeg: {problem}"[:200]) from None
         if len(frames) != 1:
             raise ImageError(name, "one image", f"{len(frames)}")

@@ -121,10 +121,12 @@ def _lens_problem(camera: Camera) -> tuple[str, str] | None:
         np.linspace(0, camera.width - 1, _PROBES_PER_SIDE), np.linspace(0, camera.height - 1, _PROBES_PER_SIDE)
     )
     expected = "a lens model that can be inverted over the image"
-    is_reached = np.isfinite(undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))).all(axis=-1)
-    reached = is_reached.mean()
+    found = undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))
+    is_reached: NDArray[np.bool_] = np.isfinite(found).all(axis=-1)
+    reached = float(is_reached.mean())
     across, down = 2 * u / max(1, camera.width - 1) - 1, 2 * v / max(1, camera.height - 1) - 1
-    is_round = reached >= MIN_REACHED_BY_WIDE_LENS and is_reached[(across**2 + down**2 <= 1).ravel()].all()
+    is_inside = (np.square(across) + np.square(down)).ravel() <= 1
+    is_round = reached >= MIN_REACHED_BY_WIDE_LENS and bool((is_reached | ~is_inside).all())
     if reached < MIN_REACHED_SHARE and not is_round:
         return expected, f"one that folds over: {100 * (1 - reached):.0f} % of the image comes from no direction"
     filled = _sources(camera, u, v)[2].mean()
