@@ -362,6 +362,15 @@ def test_a_film_is_no_recording(tmp_path: Path) -> None:
         open_recording(tmp_path / "film.mkv")
 
 
+def test_a_file_of_nothing_but_heads_is_refused(tmp_path: Path) -> None:
+    """Each step from element to element takes time: as many as no recording has are an error, not an afternoon."""
+    kinds = element(0x1A45DFA3, element(0x4282, b"matroska"))
+    body = element(0x1549A966, element(0x7BA9, b"Azure Kinect")) + b"\xec\x80" * 20_000
+    (tmp_path / "a.mkv").write_bytes(kinds + element(0x18538067, body))
+    with pytest.raises(RecordingError, match="Matroska elements"):
+        open_recording(tmp_path / "a.mkv")
+
+
 def test_cut_files_open_with_what_is_there(tmp_path: Path) -> None:
     """At the end of each image there is one more; in front of the first one there is an error."""
     path = recorded(tmp_path / "a.mkv", Options(without=("IR",)))
@@ -410,7 +419,7 @@ def test_padding_keeps_intrinsics() -> None:
     assert (read.fx, read.cx, read.cy) == (pytest.approx(250), pytest.approx(149.5), pytest.approx(99.5))
 
 
-@pytest.mark.parametrize(("muxer", "mutations"), [("recorder", 200), ("ffmpeg", 40)])
+@pytest.mark.parametrize(("muxer", "mutations"), [("recorder", 200), ("ffmpeg", 40), ("ffv1", 60)])
 def test_damaged_files(tmp_path: Path, muxer: str, mutations: int) -> None:
     """Cut at 20 places and changed at random: each is read, or refused by an error of ours."""
     path = tmp_path / "a.mkv"
@@ -418,7 +427,8 @@ def test_damaged_files(tmp_path: Path, muxer: str, mutations: int) -> None:
         write(path, [sensor()], frames(sensor())[:2], Options(acceleration=(0.0, 0.0, -9.8)))
     else:
         pytest.importorskip("av")
-        write_with_pyav(path, [sensor()], frames(sensor())[:2])
+        codec = "ffv1" if muxer == "ffv1" else "rawvideo"
+        write_with_pyav(path, [sensor()], frames(sensor())[:2], codec=codec)
     found = survey(path, tmp_path / "scratch", mutations=mutations)
     assert found.wrong == []
     assert found.cases == 21 + mutations and found.counts["whole"] > 10 and found.counts["refused"] > 5

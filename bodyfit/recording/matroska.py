@@ -20,7 +20,8 @@ from bodyfit.recording.ebml import ByteFile, Element, children, element_at, numb
 VIDEO = 1
 MAX_BLOCKS = 1_000_000
 """images of one track: nine hours at 30 a second"""
-_MAX_ELEMENTS = 16_000_000
+# real ones have thousands of bytes an element; a file of nothing but heads would keep a reader busy for hours
+_FREE_ELEMENTS, _BYTES_AN_ELEMENT = 10_000, 512
 _MAX_TRACKS = 64
 _MAX_TAGS = 10_000
 _MAX_ATTACHMENTS = 1000
@@ -174,8 +175,9 @@ class Container:
 
     def _at(self, position: int) -> Element | None:
         self._elements += 1
-        if self._elements > _MAX_ELEMENTS:
-            raise RecordingError(self.file.name, f"at most {_MAX_ELEMENTS} Matroska elements", "more")
+        most = _FREE_ELEMENTS + self.file.size // _BYTES_AN_ELEMENT
+        if self._elements > most:
+            raise RecordingError(self.file.name, f"at most {most} Matroska elements in {self.file.size} bytes", "more")
         return element_at(self.file, position)
 
     def _walk(self, segment: Element) -> None:
