@@ -122,7 +122,7 @@ def _lens_problem(camera: Camera) -> tuple[str, str] | None:
     )
     expected = "a lens model that can be inverted over the image"
     found = undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))
-    is_reached: NDArray[np.bool_] = np.isfinite(found).all(axis=-1)
+    is_reached: NDArray[np.bool_] = np.asarray(np.isfinite(found).all(axis=-1))
     reached = float(is_reached.mean())
     across, down = 2 * u / max(1, camera.width - 1) - 1, 2 * v / max(1, camera.height - 1) - 1
     is_inside = (np.square(across) + np.square(down)).ravel() <= 1
