@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,11 @@ class Manifest:
         """All recordings, or those in these states, by name."""
         wanted = states or tuple(State)
         marks = ",".join("?" * len(wanted))
-        columns = "name, source, format, signature, state, attempts, seconds, error, message, result_sha256"
-        query = f"SELECT {columns} FROM recording WHERE state IN ({marks}) ORDER BY name"
+        columns = [field.name for field in fields(Row)]
+        query = f"SELECT {', '.join(columns)} FROM recording WHERE state IN ({marks}) ORDER BY name"
         found = self._db.execute(query, [str(state) for state in wanted])
-        return [Row(*row[:4], State(row[4]), *row[5:]) for row in found]
+        told = [dict(zip(columns, row, strict=True)) for row in found]
+        return [Row(**{**one, "state": State(one["state"])}) for one in told]
 
     def add(self, name: str, source: str, format: str, signature: str) -> None:
         """A recording that was found; one that has changed since it was fitted is to be fitted again."""

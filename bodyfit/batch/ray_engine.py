@@ -6,6 +6,7 @@ fetched from object storage by the worker (`bodyfit.batch.remote`).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,7 +48,7 @@ class RayEngine:
         self._limit_s, self._workers, self._progress = limit_s, workers, progress
         where: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}
         try:
-            ray.init(include_dashboard=False, logging_level="error", log_to_driver=False, **where)
+            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **where)
         except Exception as problem:
             expected = "a Ray cluster that can be reached" if address else "a Ray cluster on this machine"
             raise DeviceError("--ray-address" if address else "--engine", expected, str(problem)[:400]) from None

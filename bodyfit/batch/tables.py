@@ -167,4 +167,5 @@ def _fitted(out: Path, row: Row, record: dict[str, Any]) -> str:
         says.append(f"<span class=doubt>{html.escape(record['flags'])}</span>")
     frames = f"<span class=soft>{record['frames']} frames</span>"
     link = f"<a href='{folder}/summary.png'><img loading=lazy alt='' src='{picture}'></a>"
-    return f"<tr><td>{html.escape(row.name)}<br>{frames}</td><td>{link}</td>{''.join(cells)}<td>{'<br>'.join(says)}</td></tr>"
+    first = f"<td>{html.escape(row.name)}<br>{frames}</td><td>{link}</td>"
+    return f"<tr>{first}{''.join(cells)}<td>{'<br>'.join(says)}</td></tr>"
