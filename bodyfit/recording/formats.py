@@ -56,11 +56,40 @@ def _is_azure(path: Path, head: bytes) -> bool:
     return any(sign in head for sign in (b"\x53\x6e\x85DEPTH", b"k4arecord-", b"K4A_", b"Azure Kinect"))
 
 
+def _is_sens(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.scannet_sens import is_sens
+
+    return is_sens(path, head)
+
+
+def _is_r3d(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.record3d import is_r3d
+
+    return head.startswith(b"PK") and is_r3d(path, head)
+
+
+def _is_stray(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.stray_scanner import is_stray
+
+    return is_stray(path, head)
+
+
+def _is_open3d(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.open3d_folder import is_open3d
+
+    return is_open3d(path, head)
+
+
 # In this order: a folder may hold what another format has too.
 FORMATS: tuple[Format, ...] = (
     # either file: a recording that lost one of the two is a broken one of ours, and said to be
     Format("bodyfit", "bodyfit's own", "native", "open_native", _has_any("recording.json", "frames.csv")),
     Format("azure", "an Azure Kinect or Orbbec Femto .mkv", "azure_mkv", "open_azure_mkv", _is_azure),
+    Format("scannet", "ScanNet .sens", "scannet_sens", "open_sens", _is_sens),
+    Format("record3d", "Record3D .r3d", "record3d", "open_r3d", _is_r3d, "iphone"),
+    Format("stray", "Stray Scanner", "stray_scanner", "open_stray", _is_stray, "video"),
+    Format("tum", "TUM RGB-D", "tum", "open_tum", _has_any("depth.txt")),
+    Format("open3d", "Open3D RGB-D folder", "open3d_folder", "open_open3d", _is_open3d),
 )
 
 
