@@ -47,10 +47,22 @@ def _has_any(*names: str) -> Callable[[Path, bytes], bool]:
     return lambda path, head: path.is_dir() and any(os.path.lexists(path / name) for name in names)
 
 
+def _is_bag(path: Path, head: bytes) -> bool:
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder with such or with a bag's metadata."""
+    if path.is_dir():
+        try:
+            names = os.listdir(path)
+        except OSError:
+            return False
+        return any(name == "metadata.yaml" or name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names)
+    return head.startswith((b"#ROSBAG V", b"\x89MCAP", b"SQLite format 3\0"))
+
+
 # In this order: a folder may hold what another format has too.
 FORMATS: tuple[Format, ...] = (
     # either file: a recording that lost one of the two is a broken one of ours, and said to be
     Format("bodyfit", "bodyfit's own", "native", "open_native", _has_any("recording.json", "frames.csv")),
+    Format("ros", "a ROS or RealSense bag", "ros_bag", "open_ros", _is_bag, "ros"),
 )
 
 
