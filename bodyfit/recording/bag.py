@@ -157,6 +157,14 @@ class ChunkStore:
         self.file, self.chunks = file, chunks
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Closes the file and forgets the chunks."""
+        with self._lock:
+            self._is_closed = True
+            self._kept.clear()
+        self.file.close()
 
     def read(self, chunk: int, offset: int, count: int) -> bytes:
         """Bytes of a chunk's contents, fewer at its end.
@@ -171,6 +179,8 @@ class ChunkStore:
         if one.compression == "none":
             return self.file.read(one.position + offset, min(count, max(0, one.stored - offset)))
         with self._lock:
+            if self._is_closed:
+                raise RecordingError(self.file.name, "an open recording", "one that was closed")
             data = self._kept.get(chunk, b"")
             # a chunk that was begun is begun anew: what is read first are heads, in order, and one is mostly enough
             if len(data) < min(offset + count, one.size):

@@ -70,7 +70,9 @@ class Mcap:
         """A whole message."""
         read, data, size = self._place(topic, k)
         if size > MAX_MESSAGE_BYTES:
-            raise RecordingError(f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}")
+            raise RecordingError(
+                f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
+            )
         out = read(data, size)
         if len(out) != size:
             raise RecordingError(f"{self.name}: {topic.name}", f"a message of {size} bytes", f"{len(out)}: it was cut")
@@ -78,7 +80,7 @@ class Mcap:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._chunks.close()
 
     def _place(self, topic: Topic, k: int) -> tuple[_Read, int, int]:
         """How to read a message, where its data lies and how long it is."""

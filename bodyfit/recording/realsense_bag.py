@@ -138,7 +138,9 @@ def _color(
     try:
         color = image_topic(bag, topics[0])
         if not color.is_color:
-            raise RecordingError(f"{topics[0].name}: encoding", "rgb8, bgr8, rgba8, bgra8 or yuyv", repr(color.encoding[:40]))
+            raise RecordingError(
+                f"{topics[0].name}: encoding", "rgb8, bgr8, rgba8, bgra8 or yuyv", repr(color.encoding[:40])
+            )
         T_color_depth = _between(bag, color, depth)
         if T_color_depth is None:
             raise RecordingError(f"{topics[0].name}: tf", "where colour stands to depth", "nothing that tells it")
@@ -162,7 +164,11 @@ def _first(bag: Bag, name: str, kind: str) -> bytes | None:
 def _text_of(bag: Bag, name: str) -> dict[str, str]:
     """A std_msgs/String of `key=value;…`."""
     data = _first(bag, name, "std_msgs/String")
-    return {} if data is None else _values(Cursor(f"{bag.name}: {name}", data, bag.topics[name].is_cdr).text(_MAX_TEXT_BYTES))
+    return (
+        {}
+        if data is None
+        else _values(Cursor(f"{bag.name}: {name}", data, bag.topics[name].is_cdr).text(_MAX_TEXT_BYTES))
+    )
 
 
 def _values(text: str) -> dict[str, str]:

@@ -98,7 +98,7 @@ def _open(path: Path, bag: Bag) -> Recording:
         names = ", ".join(f"{topic.name} ({topic.type})" for topic in list(bag.topics.values())[:8])
         raise RecordingError(f"{bag.name}: topics", "depth images (16UC1 or 32FC1) of sensor_msgs/Image", names)
     notes.extend(f"A depth topic is left out: {problem}." for problem in why_not)
-    chosen = _without_registered([(one, _color_of(one, colors, tree, len(depth))) for one in depth], notes)
+    chosen = _without_registered([(one, _color_of(one, colors, tree, len(depth))) for one in depth], tree, notes)
     every: list[SensorImages] = []
     roots = {one.topic.name: _world(one.frame, tree) for one, _ in chosen}
     for (one, color), name in zip(chosen, _names([one for one, _ in chosen]), strict=True):
@@ -116,7 +116,9 @@ def _open(path: Path, bag: Bag) -> Recording:
         times = header_times(one, notes)
         color_times = header_times(color, notes) if color is not None else None
         every.append(sensor_images(sensor, one, times, color, color_times, notes))
-        notes.append(f"{name}: depth of {one.topic.name}, " + (f"colour of {color.topic.name}." if color else "no colour."))
+        notes.append(
+            f"{name}: depth of {one.topic.name}, " + (f"colour of {color.topic.name}." if color else "no colour.")
+        )
     gravity = _gravity({root for root, _ in roots.values()}, notes)
     timeline, table = instants(every, notes)
     sensors = [one.sensor for one in every]
@@ -195,13 +197,20 @@ def _color_of(depth: ImageTopic, colors: list[ImageTopic], tree: FrameTree, sens
         place = one.frame == depth.frame or tree.between(one.frame, depth.frame) is not None
         is_grey = one.encoding in GREY
         rectified = bool(_RECTIFIED.search(one.name))
-        return (place, _in_common(depth, one), not is_grey, bool(_NAMED_COLOR.search(one.name)), not rectified, one.name)
+        return (
+            place,
+            _in_common(depth, one),
+            not is_grey,
+            bool(_NAMED_COLOR.search(one.name)),
+            not rectified,
+            one.name,
+        )
 
     return max(candidates, key=rank, default=None)
 
 
 def _without_registered(
-    pairs: list[tuple[ImageTopic, ImageTopic | None]], notes: list[str]
+    pairs: list[tuple[ImageTopic, ImageTopic | None]], tree: FrameTree, notes: list[str]
 ) -> list[tuple[ImageTopic, ImageTopic | None]]:
     """Depth that was registered to colour and depth as it was taken, of one camera: one of the two."""
     dropped: set[str] = set()
@@ -212,7 +221,7 @@ def _without_registered(
         for raw, raw_color in pairs:
             same_device = raw is not one and _in_common(raw, one) >= len(_parts(one)) - 1
             if same_device and not _REGISTERED.search(raw.name) and raw.frame != one.frame:
-                has_place = raw_color is not None and raw_color.frame != raw.frame
+                has_place = raw_color is not None and tree.between(raw_color.frame, raw.frame) is not None
                 loser = one if has_place or color is None else raw
                 winner = raw if loser is one else one
                 dropped.add(loser.topic.name)

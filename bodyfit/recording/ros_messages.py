@@ -62,7 +62,9 @@ class Cursor:
         """A string."""
         size = self.number("I")
         if size > min(limit, len(self.data) - self.position):
-            raise RecordingError(self.where, f"a string of at most {limit} bytes inside of the message", f"{size} bytes")
+            raise RecordingError(
+                self.where, f"a string of at most {limit} bytes inside of the message", f"{size} bytes"
+            )
         value = self.data[self.position : self.position + size]
         self.position += size
         return value.rstrip(b"\0").decode("utf-8", "replace") if self.is_cdr else value.decode("utf-8", "replace")

@@ -84,7 +84,9 @@ class Rosbag1:
         """A whole message."""
         read, data, size = self._place(topic, k)
         if size > MAX_MESSAGE_BYTES:
-            raise RecordingError(f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}")
+            raise RecordingError(
+                f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
+            )
         out = read(data, size)
         if len(out) != size:
             raise RecordingError(f"{self.name}: {topic.name}", f"a message of {size} bytes", f"{len(out)}: it was cut")
@@ -92,7 +94,7 @@ class Rosbag1:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._chunks.close()
 
     def _place(self, topic: Topic, k: int) -> tuple[Callable[[int, int], bytes], int, int]:
         """How to read a message, where its data lies and how long it is."""
@@ -124,12 +126,16 @@ class Rosbag1:
                 is_closed = False
             elif record is None or record.end > self._file.size or record.op not in range(_MESSAGE, _CONNECTION + 1):
                 lost = self._file.size - position
-                self.notes.append(f"The bag is cut or damaged at byte {position}: the {lost} bytes from there are not read.")
+                self.notes.append(
+                    f"The bag is cut or damaged at byte {position}: the {lost} bytes from there are not read."
+                )
                 break
             position = record.end
             if record.op == _BAG:
                 if record.fields.get(b"encryptor"):
-                    raise RecordingError(self.name, "a bag that is not encrypted", f"{record.fields[b'encryptor'][:40]!r}")
+                    raise RecordingError(
+                        self.name, "a bag that is not encrypted", f"{record.fields[b'encryptor'][:40]!r}"
+                    )
                 is_closed = record.number(b"index_pos") > 0
             elif record.op == _CHUNK:
                 if not indexed:
@@ -249,4 +255,3 @@ def _fields(data: bytes, *, is_cut: bool) -> dict[bytes, bytes]:
         fields[name] = value
         position += 4 + length
     return fields
-

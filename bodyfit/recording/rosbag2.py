@@ -93,7 +93,10 @@ class SqliteBag:
     def _data(self, topic: Topic, k: int, count: int | None) -> bytes:
         where = f"{self.name}: {topic.name}"
         try:
-            with self._lock, self._database.blobopen("messages", "data", int(topic.places[k, 1]), readonly=True) as blob:
+            with (
+                self._lock,
+                self._database.blobopen("messages", "data", int(topic.places[k, 1]), readonly=True) as blob,
+            ):
                 if len(blob) > MAX_MESSAGE_BYTES:
                     raise RecordingError(where, f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{len(blob)}")
                 return blob.read(len(blob) if count is None else min(count, len(blob)))
@@ -106,10 +109,14 @@ class SqliteBag:
         hint = f"sqlite3 {self.name} .recover | sqlite3 repaired.db3"
         try:
             # a view or a generated column of that name could be made to run for ever
-            tables = dict(self._database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchmany(999))
+            tables = dict(
+                self._database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchmany(999)
+            )
             for name in ("topics", "messages"):
                 if name not in tables:
-                    raise RecordingError(self.name, f"a ROS 2 bag with a table {name}", f"{', '.join(tables) or 'none'}")
+                    raise RecordingError(
+                        self.name, f"a ROS 2 bag with a table {name}", f"{', '.join(tables) or 'none'}"
+                    )
                 if re.search(r"generated|\bas\b", tables[name], re.IGNORECASE) or "virtual" in tables[name].lower():
                     raise RecordingError(f"{self.name}: {name}", "a table as rosbag2 makes it", tables[name][:200])
             query = self._database.execute("SELECT id, name, type, serialization_format FROM topics")
@@ -231,7 +238,9 @@ def _open_file(path: Path) -> Bag:
         return Mcap(path)
     if head == SQLITE_MAGIC:
         return SqliteBag(path)
-    raise RecordingError(path.name, "an MCAP or SQLite file", f"a file that starts {head!r}" if head else "an empty file")
+    raise RecordingError(
+        path.name, "an MCAP or SQLite file", f"a file that starts {head!r}" if head else "an empty file"
+    )
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
