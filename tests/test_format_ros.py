@@ -377,7 +377,7 @@ def test_bags_that_were_not_closed(tmp_path: Path) -> None:
 
 def test_files_that_are_no_recordings(tmp_path: Path) -> None:
     (tmp_path / "old.bag").write_bytes(b"#ROSBAG V1.2\n" + bytes(100))
-    with pytest.raises(RecordingError, match="format 2.0"):
+    with pytest.raises(RecordingError, match=r"format 2\.0"):
         open_recording(tmp_path / "old.bag")
     (tmp_path / "empty.bag").write_bytes(b"#ROSBAG V2.0\n")
     with pytest.raises(RecordingError, match="none that can be read"):
@@ -400,7 +400,7 @@ def test_files_that_are_no_recordings(tmp_path: Path) -> None:
         open_recording(tmp_path / "packed")
     (tmp_path / "no_files").mkdir()
     (tmp_path / "no_files" / "metadata.yaml").write_text("rosbag2_bagfile_information:\n")
-    with pytest.raises(RecordingError, match="beside metadata.yaml"):
+    with pytest.raises(RecordingError, match=r"beside metadata\.yaml"):
         open_recording(tmp_path / "no_files")
 
 

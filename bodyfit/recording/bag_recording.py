@@ -64,7 +64,7 @@ def header_times(images: ImageTopic, notes: list[str]) -> Times:
         RecordingError: no messages.
     """
     stamps = images.stamps_ns
-    if len(stamps) > 1 and len(np.unique(stamps)) < max(2, len(stamps) // 2) or not (stamps > 0).any():
+    if (len(stamps) > 1 and len(np.unique(stamps)) < max(2, len(stamps) // 2)) or not (stamps > 0).any():
         notes.append(f"{images.topic.name}: no times in the messages' headers; those of the recorder are used.")
         stamps = images.topic.times_ns
     return rising_times(images.topic.name, stamps, notes)

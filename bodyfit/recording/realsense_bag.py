@@ -3,10 +3,11 @@
 Read without librealsense. The layout, after librealsense's src/media/ros/ros_file_format.h and ros_writer.cpp, and
 after files that `pyrealsense2` 2.55 (`.bag`) and 2.59 (`.db3`) wrote, which the tests make anew:
 
-- `/device_0/sensor_0/Depth_0/image/data`: sensor_msgs/Image, `mono16` for Z16; colour `rgb8`, `bgr8`, `yuyv` ….
-- Intrinsics: `…/info/camera_info`, a sensor_msgs/CameraInfo whose distortion_model is librealsense's name for it; in
-  `.db3` `…/camera_info`, `model=…;coeffs=…`, and the numbers in `…/image/camera_info`. Pixel (0, 0) is centred at (0, 0)
-  (rs2_deproject_pixel_to_point subtracts ppx as it is); axes are OpenCV's.
+- `/device_0/sensor_0/Depth_0/image/data`: sensor_msgs/Image, `mono16` for Z16; colour `rgb8`, `bgr8`, `yuyv` …; in
+  `.db3`, unless the recorder was told not to compress, PNG files: `…/data/compressedDepth` and `…/data/compressed`.
+- Intrinsics: `…/info/camera_info`, a sensor_msgs/CameraInfo whose distortion_model is librealsense's name for it;
+  in `.db3` `…/camera_info`, `model=…;coeffs=…`, and the numbers in `…/image/camera_info`. Pixel (0, 0) is centred at
+  (0, 0) (rs2_deproject_pixel_to_point subtracts ppx as it is); axes are OpenCV's.
 - Lens models, after rs2_project_point_to_pixel (rsutil.h): `Brown Conrady` is OpenCV's. `Modified` and `Inverse Brown
   Conrady` apply the tangential part to points that the radial part has moved already; they are taken as the nearest
   Brown-Conrady model, by least squares over the image, and a note says how near. (Real D400 depth has none, and their
@@ -44,11 +45,11 @@ from bodyfit.recording.bag_recording import (
 from bodyfit.recording.description import Sensor
 from bodyfit.recording.recording import Recording
 from bodyfit.recording.ros_cameras import camera_of, frame_tree
-from bodyfit.recording.ros_images import IMAGE, ImageTopic, image_topic
+from bodyfit.recording.ros_images import COMPRESSED, IMAGE, ImageTopic, image_topic
 from bodyfit.recording.ros_messages import Cursor, read_camera_info, read_transform
 from bodyfit.recording.undistort import undistort_pixels
 
-_DATA = re.compile(r"(/device_\d+)(/sensor_\d+)/(\w+)_(\d+)/image/data$", re.ASCII)
+_DATA = re.compile(r"(/device_\d+)(/sensor_\d+)/(\w+)_(\d+)/image/data(?:/compressed|/compressedDepth)?$", re.ASCII)
 _MODELS = {
     "none": "none",
     "brown conrady": "brown_conrady",
@@ -98,7 +99,7 @@ def _streams(bag: Bag, device: str, kind: str) -> list[Topic]:
     found = []
     for topic in bag.topics.values():
         match = _DATA.match(topic.name)
-        if match and match[1] == device and match[3] == kind and topic.type == IMAGE and len(topic):
+        if match and match[1] == device and match[3] == kind and topic.type in (IMAGE, COMPRESSED) and len(topic):
             found.append((int(match[4][:6]), topic.name, topic))
     return [topic for _, _, topic in sorted(found, key=lambda one: one[:2])]
 
@@ -117,8 +118,8 @@ def _sensor(bag: Bag, device: str, name: str, depth_topic: Topic, notes: list[st
         color_times, color_domain = _times(bag, color, notes)
         if domain != color_domain or not _overlap(depth_times, color_times):
             notes.append(
-                f"{name}: depth is timed by {domain or 'an unknown clock'}, colour by {color_domain or 'an unknown clock'}:"
-                " they are paired by when the computer recorded them."
+                f"{name}: depth is timed by {domain or 'an unknown clock'}, colour by"
+                f" {color_domain or 'an unknown clock'}: they are paired by when the computer recorded them."
             )
             domain = "the recorder's clock"
             depth_times = rising_times(depth.topic.name, depth.topic.times_ns, notes)
@@ -152,7 +153,7 @@ def _color(
 
 def _stream(images: ImageTopic) -> str:
     """A stream's topic without what comes behind it: /device_0/sensor_0/Depth_0."""
-    return images.topic.name.removesuffix("/image/data")
+    return images.name.removesuffix("/image/data")
 
 
 def _first(bag: Bag, name: str, kind: str) -> bytes | None:
@@ -217,7 +218,7 @@ def modified_brown_conrady(x: NDArray[np.float64], y: NDArray[np.float64], D: tu
 
 
 def nearest_brown_conrady(camera: Camera, D: tuple[float, ...]) -> tuple[Distortion, float]:
-    """OpenCV's five coefficients nearest to librealsense's modified model over an image, and the largest error in pixels.
+    """OpenCV's coefficients nearest to librealsense's modified model over an image, and the largest error in pixels.
 
     The model is linear in its coefficients: one least-squares solution, on the directions of a grid of pixels.
     """

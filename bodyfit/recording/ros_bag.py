@@ -102,7 +102,7 @@ def _open(path: Path, bag: Bag) -> Recording:
     every: list[SensorImages] = []
     roots = {one.topic.name: _world(one.frame, tree) for one, _ in chosen}
     for (one, color), name in zip(chosen, _names([one for one, _ in chosen]), strict=True):
-        root, T_world_depth = roots[one.topic.name]
+        _, T_world_depth = roots[one.topic.name]
         T_color_depth = _color_place(name, one, color, tree, notes) if color is not None else None
         if T_color_depth is None:
             color = None
@@ -259,8 +259,8 @@ def _world(frame: str, tree: FrameTree) -> tuple[str, NDArray[np.float64]]:
 def _gravity(roots: set[str], notes: list[str]) -> NDArray[np.float64] | None:
     if len(roots) > 1:
         notes.append(
-            f"No tf_static connects the depth cameras ({', '.join(sorted(roots))}): where they stand to each other is not"
-            " known, and each has a world of its own."
+            f"No tf_static connects the depth cameras ({', '.join(sorted(roots))}): where they stand to each other is"
+            " not known, and each has a world of its own."
         )
         return None
     root = next(iter(roots))

@@ -1,10 +1,10 @@
 """The ROS messages that recordings of depth sensors are made of, read from the bytes of ROS 1 and ROS 2.
 
 Fields and their order are those of the message definitions (ros/std_msgs, ros/common_msgs and ros2/common_interfaces:
-std_msgs/Header, sensor_msgs/Image, CompressedImage and CameraInfo, geometry_msgs/Transform, tf2_msgs/TFMessage). ROS 1
-packs them without gaps, little-endian (ROS wiki, "msg"); ROS 2 codes them as plain CDR, version 1 (OMG DDS-XTypes,
-7.4.1): four bytes that tell the byte order, then each number at a multiple of its size; strings end with a NUL. A header
-has a `seq` in ROS 1 only.
+std_msgs/Header, sensor_msgs/Image, CompressedImage and CameraInfo, geometry_msgs/Transform, tf2_msgs/TFMessage).
+ROS 1 packs them without gaps, little-endian (ROS wiki, "msg"); ROS 2 codes them as plain CDR, version 1 (OMG
+DDS-XTypes, 7.4.1): four bytes that tell the byte order, then each number at a multiple of its size; strings end with a
+NUL. A header has a `seq` in ROS 1 only.
 
 Bytes after a message's end are left alone: librealsense writes four of them after each image.
 """
