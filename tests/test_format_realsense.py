@@ -69,6 +69,7 @@ def pixels(image: EncodedImage) -> np.ndarray:
     """Counts or RGB, however they are stored."""
     if image.coding is Coding.FILE:
         read = cv2.imdecode(np.frombuffer(image.load(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert read is not None
         return read if read.ndim == 2 else read[..., ::-1]
     return np.frombuffer(image.load(), "<u2" if image.coding is Coding.UINT16 else np.uint8)
 
@@ -95,7 +96,8 @@ def check_equal(recording: Recording) -> None:
         assert encoded is not None and encoded.color is not None
         counts, color = pixels(encoded.depth).reshape(48, 64), pixels(encoded.color).reshape(60, 80, 3)
         assert np.array_equal(counts.astype(np.float32) * np.float32(0.00025), frames()[i].depth)
-        assert np.array_equal(color, frames()[i].color)
+        wanted = frames()[i].color
+        assert wanted is not None and np.array_equal(color, wanted)
         assert recording.frame(i, "realsense") is not None
 
 
@@ -241,7 +243,9 @@ def test_streams_of_different_clocks(tmp_path: Path) -> None:
         assert "depth is timed by Hardware Clock, colour by System Time" in " ".join(recording.notes)
         assert np.allclose(recording.timestamps_s, np.arange(4) / 30, atol=1e-6)
         read = recording.frame(2, "realsense")
-        assert read is not None and np.array_equal(read.color, frames()[2].color)
+        wanted = frames()[2].color
+        assert read is not None and read.color is not None and wanted is not None
+        assert np.array_equal(read.color, wanted)
 
 
 def test_without_colour(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from format_writers.ros1 import EPOCH_NS, Layout, Maker, Message
 from small_recording import transform
 
 from bodyfit.camera import Camera, Distortion
-from bodyfit.errors import CameraError, InputError, RecordingError
+from bodyfit.errors import CameraError, ImageError, InputError, MissingExtraError, RecordingError
 from bodyfit.frame import Frame
 from bodyfit.recording import Recording, Sensor, open_recording
 from bodyfit.recording.encoded import Coding
+from bodyfit.recording.ros_messages import read_camera_info, read_image, read_transforms
 
 CONTAINERS = ["bag", "bag-bz2", "bag-lz4", "sqlite3", "sqlite3-message", "mcap", "mcap-storage"]
 
@@ -360,6 +362,9 @@ def test_bags_that_were_not_closed(tmp_path: Path) -> None:
     with open_recording(ros1.not_closed(whole, tmp_path / "open.bag")) as recording:
         check_equal(recording)
         assert "rosbag reindex" in said(recording)
+    with open_recording(ros1.died_within_a_chunk(whole, tmp_path / "died.bag")) as recording:
+        check_equal(recording)
+        assert "rosbag reindex" in said(recording)
     for container in ("bag", "bag-bz2"):
         (tmp_path / container).mkdir()
         data = write(tmp_path / container, container).read_bytes()
@@ -373,6 +378,68 @@ def test_bags_that_were_not_closed(tmp_path: Path) -> None:
     with open_recording(tmp_path / "cut.mcap") as recording:
         check_equal(recording)
         assert "mcap recover" in said(recording)
+
+
+def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain bags are read without any; a compressed one says what to install."""
+    packed: list[tuple[Path, str, Path]] = []
+    for container, package in (("bag-lz4", "lz4"), ("mcap-storage", "zstandard"), ("sqlite3-message", "zstandard")):
+        for folder in (tmp_path / container, tmp_path / f"{container}_plain"):
+            folder.mkdir()
+        plain = write(tmp_path / f"{container}_plain", container.partition("-")[0])
+        packed.append((write(tmp_path / container, container), package, plain))
+    for name in ("rosbags", "lz4", "lz4.frame", "zstandard", "apsw", "yaml"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for path, package, plain in packed:
+        with pytest.raises(MissingExtraError, match=rf"needs {package}.*bodyfit\[ros\]"):
+            open_recording(path)
+        with open_recording(plain) as recording:
+            check_equal(recording)
+
+
+def test_messages_of_the_other_byte_order() -> None:
+    """CDR tells its byte order; a computer of the other one may have recorded."""
+    from rosbags.typesys import Stores, get_typestore
+
+    store: Any = get_typestore(Stores.ROS2_HUMBLE)
+    maker = Maker(store, Layout())
+    left = sensors()[0]
+    header = maker.header(EPOCH_NS, "a_frame")
+    camera = dataclasses.replace(left.depth_camera, distortion=Distortion("brown_conrady", (0.1, 0.2, 0.3, 0.4, 0.5)))
+    info, tf = maker.camera_info(header, camera), store.types["tf2_msgs/msg/TFMessage"](maker.transforms([left]))
+    image = maker.image(header, "16UC1", np.arange(6, dtype=np.uint16).reshape(2, 3))
+    for message, read in ((info, read_camera_info), (tf, read_transforms), (image, read_image)):
+        little, big = (
+            read("message", bytes(store.serialize_cdr(message, message.__msgtype__, little_endian=one)), True)
+            for one in (True, False)
+        )
+        assert repr(little) == repr(big) and "a_frame" in repr(little) + repr(header)
+    assert (
+        read_camera_info("info", bytes(store.serialize_cdr(info, info.__msgtype__)), True).header.stamp_ns == EPOCH_NS
+    )
+    with pytest.raises(RecordingError, match="plain CDR"):
+        read_image("image", b"\x00\x03\x00\x00" + bytes(100), True)
+
+
+def test_one_broken_message(tmp_path: Path) -> None:
+    """It is left out, the others are read; an image whose pixels are cut is refused when it is read."""
+
+    def change(maker: Maker, messages: list[Message]) -> list[Message]:
+        store = ros1.type_store()
+        depth = [k for k, message in enumerate(messages) if message.topic.endswith("image_rect_raw")]
+        for k, keep in ((depth[1], 10), (depth[2], 500)):
+            raw = bytes(store.serialize_ros1(messages[k].content, messages[k].type))
+            messages[k] = messages[k]._replace(content=raw[:keep])
+        return messages
+
+    with open_recording(made(tmp_path, change)) as recording:
+        assert recording.num_frames == 3 and "1 messages are broken" in said(recording)
+        with pytest.raises(ImageError, match=r"message 2.*bytes of pixels"):
+            recording.frame(1, "left")
+        for i, wanted in ((0, 0), (2, 3)):
+            read = recording.frame(i, "left")
+            assert read is not None
+            assert np.array_equal(read.depth, [f for f in frames() if f.sensor == "left"][wanted].depth)
 
 
 def test_files_that_are_no_recordings(tmp_path: Path) -> None:

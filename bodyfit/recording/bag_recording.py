@@ -12,7 +12,7 @@ from bodyfit.errors import RecordingError
 from bodyfit.recording.bag import Bag
 from bodyfit.recording.description import Sensor
 from bodyfit.recording.encoded import EncodedFrame
-from bodyfit.recording.ros_images import ImageTopic, encoded_image
+from bodyfit.recording.ros_images import UNREADABLE, ImageTopic, encoded_image
 from bodyfit.recording.timeline import Timeline
 
 SINGLE_PERIOD_S = 1 / 30
@@ -67,17 +67,30 @@ def header_times(images: ImageTopic, notes: list[str]) -> Times:
     if (len(stamps) > 1 and len(np.unique(stamps)) < max(2, len(stamps) // 2)) or not (stamps > 0).any():
         notes.append(f"{images.topic.name}: no times in the messages' headers; those of the recorder are used.")
         stamps = images.topic.times_ns
-    return rising_times(images.topic.name, stamps, notes)
+    return rising_times(images, stamps, notes)
 
 
-def rising_times(name: str, stamps_ns: NDArray[np.int64], notes: list[str]) -> Times:
-    """Images sorted by their times, those of a time that there was already left out with a note."""
-    ns, order = np.unique(stamps_ns, return_index=True)
-    if not len(ns):
+def recorder_times(images: ImageTopic, notes: list[str]) -> Times:
+    """Times by when the messages were recorded."""
+    return rising_times(images, images.topic.times_ns, notes)
+
+
+def rising_times(images: ImageTopic, stamps_ns: NDArray[np.int64], notes: list[str]) -> Times:
+    """Images sorted by their times; broken ones, and those of a time that there was already, are left out with a note.
+
+    Raises:
+        RecordingError: no images are left.
+    """
+    name = images.topic.name
+    good = np.flatnonzero(images.stamps_ns != UNREADABLE)
+    if not len(good):
         raise RecordingError(name, "at least one image", "none")
-    if len(ns) < len(stamps_ns):
-        notes.append(f"{name}: {len(stamps_ns) - len(ns)} images have the time of another one and are left out.")
-    return Times(order.astype(np.int64), ns)
+    if len(good) < len(stamps_ns):
+        notes.append(f"{name}: {len(stamps_ns) - len(good)} messages are broken and left out.")
+    ns, first = np.unique(stamps_ns[good], return_index=True)
+    if len(ns) < len(good):
+        notes.append(f"{name}: {len(good) - len(ns)} images have the time of another one and are left out.")
+    return Times(good[first].astype(np.int64), ns)
 
 
 def nearest_within(times_ns: NDArray[np.int64], wanted_ns: NDArray[np.int64], within_ns: float) -> NDArray[np.int64]:

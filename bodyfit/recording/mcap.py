@@ -2,8 +2,8 @@
 
 The format, after the MCAP specification (mcap.dev/spec): the magic, then records of an opcode (1 byte), a length (8)
 and data; all numbers little-endian. Schema (3) and channel (4) say type and topic; a chunk (6) holds records, plain or
-compressed as `lz4` or `zstd`; a message index (7) says where a channel's messages lie in the chunk before it; messages (5) may
-stand outside of chunks. Messages of ROS 2 are coded as `cdr`, those of converted ROS 1 bags as `ros1`.
+compressed as `lz4` or `zstd`; a message index (7) says where a channel's messages lie in the chunk before it; messages
+(5) may stand outside of chunks. Messages of ROS 2 are coded as `cdr`, those of converted ROS 1 bags as `ros1`.
 
 The file is walked from its beginning; the summary at its end is not relied on, so a file that was never closed, or was
 cut, is read as far as it goes.

@@ -39,6 +39,7 @@ from bodyfit.recording.bag_recording import (
     Times,
     header_times,
     instants,
+    recorder_times,
     rising_times,
     sensor_images,
 )
@@ -122,8 +123,8 @@ def _sensor(bag: Bag, device: str, name: str, depth_topic: Topic, notes: list[st
                 f" {color_domain or 'an unknown clock'}: they are paired by when the computer recorded them."
             )
             domain = "the recorder's clock"
-            depth_times = rising_times(depth.topic.name, depth.topic.times_ns, notes)
-            color_times = rising_times(color.topic.name, color.topic.times_ns, notes)
+            depth_times = recorder_times(depth, notes)
+            color_times = recorder_times(color, notes)
     notes.append(f"{name}: times are of {domain or 'a clock that is not told'}; the world is the depth camera's frame.")
     return sensor_images(sensor, depth, depth_times, color, color_times, notes)
 
@@ -306,7 +307,7 @@ def _times(bag: Bag, images: ImageTopic, notes: list[str]) -> tuple[Times, str]:
         return header_times(images, notes), domain
     if topic.type != "std_msgs/String" or len(topic) != len(images.topic):
         notes.append(f"{images.topic.name}: the images' metadata is not complete; the recorder's times are used.")
-        return rising_times(images.topic.name, images.topic.times_ns, notes), "the recorder's clock"
+        return recorder_times(images, notes), "the recorder's clock"
     stamps = np.zeros(len(topic), np.int64)
     domain = ""
     for k in range(len(topic)):
@@ -315,9 +316,9 @@ def _times(bag: Bag, images: ImageTopic, notes: list[str]) -> tuple[Times, str]:
         domain = domain or values.get("timestamp_domain", "")
         if not 0 <= milliseconds < 1e14:
             notes.append(f"{images.topic.name}: images without a time of their own; the recorder's times are used.")
-            return rising_times(images.topic.name, images.topic.times_ns, notes), "the recorder's clock"
+            return recorder_times(images, notes), "the recorder's clock"
         stamps[k] = round(milliseconds * 1e6)
-    return rising_times(images.topic.name, stamps, notes), domain
+    return rising_times(images, stamps, notes), domain
 
 
 def _overlap(a: Times, b: Times) -> bool:

@@ -47,6 +47,8 @@ COLORS: dict[str, tuple[tuple[int, ...], int]] = {
 # two pixels in four bytes; ROS calls the order U Y V Y `yuv422`
 YUV_ORDERS = {"yuv422": "UYVY", "uyvy": "UYVY", "UYVY": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2", "YUYV": "YUY2"}
 GREY = {"mono8", "8UC1"}
+UNREADABLE = np.iinfo(np.int64).min
+"""the time of a message that cannot be read"""
 _CONFIGURATION = struct.Struct("<iff")
 
 
@@ -60,7 +62,7 @@ class ImageTopic:
         compression: `` for raw pixels, `file` for a JPEG or PNG, `depth` for compressed depth.
         frame: the coordinate frame that the messages name.
         size: width and height, None where only the file in the message tells.
-        stamps_ns: (N,) int64 times in the messages' headers.
+        stamps_ns: (N,) int64 times in the messages' headers; UNREADABLE where a message is broken.
     """
 
     topic: Topic
@@ -98,13 +100,19 @@ def image_topic(bag: Bag, topic: Topic) -> ImageTopic:
     """Looks into a topic of images: its first message, and the times of all.
 
     Raises:
-        RecordingError: messages that are no images.
+        RecordingError: messages that are no images, all of them broken, or compressed as RVL.
     """
     where = f"{bag.name}: {topic.name}"
-    head = bag.head(topic, 0, HEAD_BYTES)
-    stamps = np.empty(len(topic), np.int64)
+    stamps = np.full(len(topic), UNREADABLE, np.int64)
+    problem: RecordingError | None = None
     for k in range(len(topic)):
-        stamps[k] = read_header(Cursor(where, bag.head(topic, k, 256), topic.is_cdr)).stamp_ns
+        try:
+            stamps[k] = read_header(Cursor(where, bag.head(topic, k, 256), topic.is_cdr)).stamp_ns
+        except RecordingError as found:
+            problem = found
+    if problem is not None and (stamps == UNREADABLE).all():
+        raise problem
+    head = bag.head(topic, int((stamps != UNREADABLE).argmax()), HEAD_BYTES)
     if topic.type == IMAGE:
         image = read_image(where, head, topic.is_cdr)
         return ImageTopic(topic, image.encoding, "", image.header.frame, (image.width, image.height), stamps)

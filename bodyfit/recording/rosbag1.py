@@ -64,7 +64,7 @@ class Rosbag1:
 
     def __init__(self, path: Path) -> None:
         self._file = BagBytes(path)
-        self.name, self.topics, self.notes = self._file.name, {}, list[str]()
+        self.name, self.topics, self.notes = self._file.name, dict[str, Topic](), list[str]()
         self._chunks = ChunkStore(self._file, [])
         self._connections: dict[int, tuple[str, str]] = {}
         self._rows: dict[int, list[np.ndarray]] = {}

@@ -61,14 +61,14 @@ def record(
     device.register_info(rs.camera_info.name, "Software device")
     device.register_info(rs.camera_info.serial_number, "0001")
     stereo, rgb = device.add_sensor("Stereo Module"), device.add_sensor("RGB Camera")
-    profiles = []
+    profiles: list[Any] = []
     if reference:
         infrared = _stream(rs, rs.stream.infrared, 2, sensor.depth_camera, rs.format.y8, 1, Lens())
         profiles.append(stereo.add_video_stream(infrared))
     depth = stereo.add_video_stream(_stream(rs, rs.stream.depth, 0, sensor.depth_camera, rs.format.z16, 2, Lens()))
     profiles.append(depth)
     stereo.add_read_only_option(rs.option.depth_units, sensor.depth_unit_m)
-    color = None
+    color: Any = None
     if sensor.color_camera is not None and sensor.T_color_depth is not None:
         lens = color_lens or Lens()
         color = rgb.add_video_stream(_stream(rs, rs.stream.color, 1, sensor.color_camera, rs.format.rgb8, 3, lens))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -261,14 +260,24 @@ def write_messages(path: Path, store: Any, messages: Sequence[Message], layout: 
 
 def not_closed(whole: Path, path: Path) -> Path:
     """The same bag as a recorder leaves it that died: no index at the end, and the header does not tell of one."""
+    data = bytearray(whole.read_bytes())
+    where = data.index(b"index_pos=") + len(b"index_pos=")
+    end = int.from_bytes(data[where : where + 8], "little")
+    data[where : where + 8] = bytes(8)
+    path.write_bytes(data[:end])
+    return path
+
+
+def died_within_a_chunk(whole: Path, path: Path) -> Path:
+    """The same of a recorder that died while it wrote a chunk: its length is not yet told, and nothing follows."""
     from rosbags.rosbag1 import Reader
 
     with Reader(whole) as reader:
-        assert reader.bio is not None
-        data = bytearray(whole.read_bytes())
-        where = data.index(b"index_pos=") + len(b"index_pos=")
-        end = int.from_bytes(data[where : where + 8], "little")
-        data[where : where + 8] = bytes(8)
-    out = io.BytesIO(bytes(data[:end]))
-    path.write_bytes(out.getvalue())
+        start = reader.chunk_infos[-1].pos
+        chunk = reader.chunks[start]
+    data = bytearray(not_closed(whole, path).read_bytes()[: chunk.datapos + chunk.datasize])
+    size = data.index(b"size=", start) + len(b"size=")
+    data[size : size + 4] = bytes(4)
+    data[chunk.datapos - 4 : chunk.datapos] = bytes(4)
+    path.write_bytes(data)
     return path
