@@ -78,6 +78,15 @@ def _is_open3d(path: Path, head: bytes) -> bool:
     from bodyfit.recording.open3d_folder import is_open3d
 
     return is_open3d(path, head)
+def _is_bag(path: Path, head: bytes) -> bool:
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder with such or with a bag's metadata."""
+    if path.is_dir():
+        try:
+            names = os.listdir(path)
+        except OSError:
+            return False
+        return any(name == "metadata.yaml" or name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names)
+    return head.startswith((b"#ROSBAG V", b"\x89MCAP", b"SQLite format 3\0"))
 
 
 # In this order: a folder may hold what another format has too.
@@ -90,6 +99,7 @@ FORMATS: tuple[Format, ...] = (
     Format("stray", "Stray Scanner", "stray_scanner", "open_stray", _is_stray, "video"),
     Format("tum", "TUM RGB-D", "tum", "open_tum", _has_any("depth.txt")),
     Format("open3d", "Open3D RGB-D folder", "open3d_folder", "open_open3d", _is_open3d),
+    Format("ros", "a ROS or RealSense bag", "ros_bag", "open_ros", _is_bag, "ros"),
 )
 
 
