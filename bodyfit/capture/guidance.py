@@ -30,6 +30,8 @@ DARKEST = 40.0
 LEAST_VALID = 0.75
 """share of the person's outline with readings: dark or wet clothes and sunlight swallow the sensor's light, and what is
 not read is measured from what is usual"""
+GAP_M = 0.06
+"""a patch without readings up to twice this wide is the person's where their readings surround it"""
 HEADING_OFF_DEG = 25.0
 """a heading is reached within this: half of the step between eight views, and a little"""
 
@@ -110,7 +112,8 @@ def look(
         return Sight(frame.timestamp_s, 0, close_up=is_close_up(frame), brightness=_brightness(frame, None))
     except BodyfitError:  # no readings, or in another unit: nobody is seen, whatever else is wrong
         return Sight(frame.timestamp_s, 0, close_up=is_close_up(frame), brightness=_brightness(frame, None))
-    outline = filled(seen.label == PERSON)
+    distance = float(np.median(frame.depth[seen.person]))
+    outline = outline_of(seen.label == PERSON, frame.depth, GAP_M / distance * frame.depth_camera.fx)
     person = outline & (frame.depth > 0)
     heading = None
     if root_rotation is not None and place_world is not None:
@@ -118,7 +121,7 @@ def look(
     sight = Sight(
         frame.timestamp_s,
         1,
-        distance_m=float(np.median(frame.depth[seen.person])),
+        distance_m=distance,
         cut_off=seen.cut_off,
         valid_share=float(person.sum() / max(outline.sum(), 1)),
         brightness=_brightness(frame, seen),
@@ -211,18 +214,14 @@ def is_close_up(frame: Frame) -> bool:
     return bool(near.mean() > CLOSE_UP_SHARE)
 
 
-def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask (H, W) without holes and without gaps of some pixels."""
+def outline_of(person: NDArray[np.bool_], depth: NDArray[np.float32], reach_px: float) -> NDArray[np.bool_]:
+    """The person's pixels (H, W) and those without a reading that lie among them, in gaps of up to twice `reach_px`."""
     import cv2
 
-    image = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
-    outlines, tree = cv2.findContours(image, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    largest = 0.02 * float(mask.sum())
-    for contour, (_, _, _, parent) in zip(outlines, tree[0] if tree is not None else (), strict=False):
-        # a hole that is large is the background between arm and trunk
-        if parent >= 0 and cv2.contourArea(contour) < largest:
-            cv2.drawContours(image, [contour], -1, 1, cv2.FILLED)
-    return image.astype(bool)
+    side = 2 * int(np.clip(reach_px, 1, 40)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    closed = np.asarray(cv2.morphologyEx(person.astype(np.uint8), cv2.MORPH_CLOSE, kernel))
+    return person | ((closed > 0) & (depth <= 0))
 
 
 def _border(mask: NDArray[np.bool_]) -> float:
