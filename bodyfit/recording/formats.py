@@ -78,6 +78,8 @@ def _is_open3d(path: Path, head: bytes) -> bool:
     from bodyfit.recording.open3d_folder import is_open3d
 
     return is_open3d(path, head)
+
+
 def _is_bag(path: Path, head: bytes) -> bool:
     """A ROS 1 bag, an MCAP or SQLite file, or a folder with such or with a bag's metadata."""
     if path.is_dir():
@@ -85,8 +87,12 @@ def _is_bag(path: Path, head: bytes) -> bool:
             names = os.listdir(path)
         except OSError:
             return False
-        return any(name == "metadata.yaml" or name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names)
-    return head.startswith((b"#ROSBAG V", b"\x89MCAP", b"SQLite format 3\0"))
+        # several bags side by side without metadata are several recordings
+        return "metadata.yaml" in names or sum(name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names) == 1
+    # many things are SQLite files
+    return head.startswith((b"#ROSBAG V", b"\x89MCAP")) or (
+        head.startswith(b"SQLite format 3\0") and path.suffix == ".db3"
+    )
 
 
 # In this order: a folder may hold what another format has too.
