@@ -223,7 +223,7 @@ def test_a_recording_that_fails_by_the_machines_fault_is_tried_so_often(pristine
 @pytest.mark.slow
 def test_killed_at_random_a_batch_goes_on_and_gives_what_fit_gives(pristine: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    names = [good(root / "group" / f"{n}", 200 + n).relative_to(root).as_posix() for n in range(3)]
+    names = [good(root / "group" / f"{n}", 202 + n).relative_to(root).as_posix() for n in range(3)]
     for kind in POISONS:
         poison(kind, pristine, root / kind)
     good(root / "long", 300, (0.0, 0.0, 90.0, 180.0))
@@ -269,7 +269,7 @@ def test_killed_at_random_a_batch_goes_on_and_gives_what_fit_gives(pristine: Pat
 def test_interrupted_a_batch_says_where_it_stands(pristine: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     for n in range(3):
-        good(root / str(n), 200 + n)
+        good(root / str(n), 202 + n)
     process = subprocess.Popen(command(root, out, "--workers", "1", "--json"), stdout=subprocess.PIPE, text=True)
     while not (out / "manifest.sqlite").exists() or not _running(out):
         assert process.poll() is None
@@ -335,7 +335,7 @@ def test_ray_gives_the_same_bytes_and_survives_its_workers(pristine: Path, poiso
 
     root = tmp_path / "root"
     for n in range(2):
-        good(root / f"good{n}", 200 + n)
+        good(root / f"good{n}", 202 + n)
     for kind in POISONS:
         poison(kind, pristine, root / kind)
     here = local(BatchRequest(str(root), tmp_path / "here", Options()), workers=2)
