@@ -7,6 +7,7 @@ fetched from object storage by the worker (`bodyfit.batch.remote`).
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ class RayEngine:
             import ray
         except ImportError:
             raise MissingExtraError("ray", "ray", "--engine ray") from None
+        # a cluster that is started here reports to nobody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray: Any = ray
         self._limit_s, self._workers, self._progress = limit_s, workers, progress
         where: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}

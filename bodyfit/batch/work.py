@@ -111,23 +111,29 @@ def _model(name: str) -> BodyModel:
 
 def _fit(task: Task, source: Path, out: Path, say: Callable[[str, float], None]) -> None:
     from bodyfit.batch.results import write_result
+    from bodyfit.fit.config import FitConfig
     from bodyfit.fit.choose_frames import choose_frames
     from bodyfit.fit.fit import fit
     from bodyfit.recording.formats import open_recording
 
     o = task.options
+    one = FitConfig(threads=1)  # there are as many workers as cores; results are the same with any number
     with open_recording(source) as recording:
         if o.motion:
+            from bodyfit.fit.track_config import TrackConfig
             from bodyfit.fit.track_recording import track
 
-            result = track(recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, progress=say)
+            follow = TrackConfig(fit=one)
+            result = track(
+                recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, config=follow, progress=say
+            )
             write_result(result, out, force=False, recording=source, video=None, meshes=False)
             return
         frames = None
         if 0 < o.max_frames < recording.num_frames:
             frames = choose_frames(recording, o.max_frames, progress=lambda done: say("choosing frames", 0.1 * done))
         result = fit(
-            recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, frames=frames, device="cpu", progress=say
+            recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, frames=frames, config=one, progress=say
         )
         write_result(result, out, force=False, recording=source, video=None)
 
