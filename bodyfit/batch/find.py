@@ -14,6 +14,12 @@ from bodyfit.recording.formats import format_of
 
 CONTAINERS = re.compile(r".*\.(mkv|bag|mcap|db3|sens|r3d)\Z", re.IGNORECASE)
 """files that are taken for recordings even where they cannot be told by what they contain: broken ones are reported"""
+UNKNOWN = "unknown"
+RESERVED = {
+    "manifest.sqlite", "manifest.sqlite-journal", "manifest.lock", "measurements.csv", "measurements.parquet",
+    "summary.html",
+}  # fmt: skip
+"""what lies in OUT besides results"""
 MOST_FILES = 200_000
 """of one recording's files so many are looked at to see whether it has changed"""
 
@@ -39,7 +45,8 @@ def find_recordings(root: Path, *, leave_out: Path | None = None) -> list[Found]
     """All recordings under a folder, or the one that it is, sorted by name.
 
     Links and hidden entries are not followed; what lies in a recording belongs to it. A file is a recording when its
-    content says so, or when its name says so (`CONTAINERS`): a broken one is told of rather than passed over.
+    content says so, or when its name says so (`CONTAINERS`): a broken one is told of rather than passed over, and so is
+    a folder that cannot be looked into.
 
     Args:
         root: a folder, or one recording's file.
@@ -53,13 +60,21 @@ def find_recordings(root: Path, *, leave_out: Path | None = None) -> list[Found]
     base = root if root.is_dir() else root.parent
     out = []
     for path, kind in _walk(root, leave_out.resolve() if leave_out else None):
-        relative = path.relative_to(base).as_posix()
-        name = relative if relative != "." else (root.resolve().name or "recording")
+        relative = _as_text(path.relative_to(base).as_posix())
+        name = relative if relative != "." else _as_text(root.resolve().name or "recording")
+        # a name of ours within OUT is given to no recording
+        name = f"{name}.recording" if name in RESERVED else name
         out.append(Found(name, relative, kind, signature_of(path)))
     return sorted(out, key=lambda found: found.name)
 
 
-def _walk(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, str]]:
+def _as_text(name: str) -> str:
+    """A name whose bytes are not UTF-8 as one that can be written down; such a recording is not found under it, and the
+    batch says so."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _walk(path: Path, leave_out: Path | None, *, top: bool = True) -> Iterator[tuple[Path, str]]:
     kind = _kind(path)
     if kind is not None:
         yield path, kind
@@ -69,7 +84,10 @@ def _walk(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, str]]:
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
     except OSError as problem:
-        raise InputError(str(path), "a folder that can be read", problem.strerror or str(problem)) from None
+        if top:
+            raise InputError(str(path), "a folder that can be read", problem.strerror or str(problem)) from None
+        yield path, UNKNOWN
+        return
     for entry in entries:
         if entry.name.startswith(".") or entry.is_symlink():
             continue
@@ -77,7 +95,7 @@ def _walk(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, str]]:
         if leave_out is not None and entry.is_dir() and place.resolve() == leave_out:
             continue
         if entry.is_dir() or entry.is_file():
-            yield from _walk(place, leave_out)
+            yield from _walk(place, leave_out, top=False)
 
 
 def _kind(path: Path) -> str | None:
@@ -85,7 +103,9 @@ def _kind(path: Path) -> str | None:
     try:
         return format_of(path).name
     except RecordingError:
-        return "unknown" if path.is_file() and CONTAINERS.match(path.name) else None
+        return UNKNOWN if path.is_file() and CONTAINERS.match(path.name) else None
+    except OSError:
+        return None  # a folder that cannot be listed: `_walk` says so
 
 
 def signature_of(path: Path) -> str:

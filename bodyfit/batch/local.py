@@ -63,13 +63,16 @@ class LocalEngine:
 
     def begin(self, task: Task) -> None:
         """Gives a task to a worker that is free."""
-        worker = next(worker for worker in self._workers if worker.task is None)
+        n, worker = next((n, worker) for n, worker in enumerate(self._workers) if worker.task is None)
+        if not worker.process.is_alive():
+            # it died while it had nothing to do, which is no attempt of this task
+            _end(worker)
+            self._workers[n] = worker = self._start()
         worker.task, worker.since_s = task, time.monotonic()
         try:
             worker.pipe.send(task)
         except OSError:
-            # it died while it had nothing to do; `ended` sees that, and the task is tried again
-            return
+            return  # it died just now; `ended` sees that, and the task is tried again
 
     def ended(self) -> Iterator[Outcome]:
         """Waits a little, and gives what has ended by then."""
@@ -80,24 +83,23 @@ class LocalEngine:
             if task is None:
                 continue
             seconds = time.monotonic() - worker.since_s
-            if worker.pipe in ready:
-                said = _received(worker)
-                if isinstance(said, Outcome):
-                    worker.task = None
-                    yield said
-                    continue
-                if said is not None:
-                    if self._progress is not None:
-                        self._progress(task.name, *said)
-                    continue
+            said = _received(worker) if worker.pipe in ready else ("", 0.0)
+            if isinstance(said, Outcome):
+                worker.task = None
+                yield said
+                continue
+            if said is None:
                 worker.process.join(5)
-                yield Outcome(task.name, "failed", seconds, "WorkerDied", _death(worker.process.exitcode))
+                kind, why = "WorkerDied", _death(worker.process.exitcode)
             elif seconds > self._limit_s:
-                yield Outcome(task.name, "failed", seconds, "TimeLimit", f"took longer than {self._limit_s:g} s")
+                kind, why = "TimeLimit", f"took longer than {self._limit_s:g} s"
             else:
+                if said[0] and self._progress is not None:
+                    self._progress(task.name, *said)
                 continue
             _end(worker)
             self._workers[n] = self._start()
+            yield Outcome(task.name, "failed", seconds, kind, why)
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()

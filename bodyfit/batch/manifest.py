@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -80,15 +80,16 @@ class Manifest:
         told = [dict(zip(columns, row, strict=True)) for row in found]
         return [Row(**{**one, "state": State(one["state"])}) for one in told]
 
-    def add(self, name: str, source: str, format: str, signature: str) -> None:
-        """A recording that was found; one that has changed since it was fitted is to be fitted again."""
+    def add(self, found: Iterable[tuple[str, str, str, str]]) -> None:
+        """Recordings that were found, as (name, source, format, signature), all of them or none; one that has changed
+        since it was fitted is to be fitted again."""
         with self._db:
-            self._db.execute(
+            self._db.executemany(
                 "INSERT INTO recording (name, source, format, signature, state) VALUES (?, ?, ?, ?, 'pending') "
                 "ON CONFLICT (name) DO UPDATE SET source = excluded.source, format = excluded.format, "
                 "signature = excluded.signature, state = 'pending', attempts = 0, error = NULL, message = NULL, "
                 "result_sha256 = NULL WHERE signature != excluded.signature",
-                (name, source, format, signature),
+                found,
             )
 
     def started(self, name: str, now_s: float) -> None:
@@ -109,17 +110,25 @@ class Manifest:
                 (str(state), seconds, error or None, message or None, sha256 or None, name),
             )
 
-    def taken_back(self, name: str) -> None:
-        """An attempt that a killed run was at: it was not the recording's fault and does not count."""
+    def take_back(self) -> None:
+        """Attempts that a killed or interrupted run was at: that was not the recordings' fault and does not count."""
         with self._db:
             self._db.execute(
-                "UPDATE recording SET state = 'pending', attempts = max(attempts - 1, 0) WHERE name = ?", (name,)
+                "UPDATE recording SET state = 'pending', attempts = max(attempts - 1, 0) WHERE state = 'running'"
             )
 
-    def forget(self, name: str) -> None:
-        """A recording that is no longer there."""
+    def redo(self, names: Iterable[str]) -> None:
+        """Recordings whose results are gone: they are fitted as if they were new."""
         with self._db:
-            self._db.execute("DELETE FROM recording WHERE name = ?", (name,))
+            self._db.executemany(
+                "UPDATE recording SET state = 'pending', attempts = 0, result_sha256 = NULL WHERE name = ?",
+                [(name,) for name in names],
+            )
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Recordings that are no longer there."""
+        with self._db:
+            self._db.executemany("DELETE FROM recording WHERE name = ?", [(name,) for name in names])
 
     def settings(self) -> dict[str, Any]:
         """What the batch was started with."""

@@ -7,6 +7,8 @@ fetched from object storage by the worker (`bodyfit.batch.remote`).
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +24,7 @@ class RayEngine:
 
     Args:
         workers: how many tasks at a time.
-        limit_s: seconds that a task may take.
+        limit_s: seconds that a task may take, from when a worker begins it: waiting for a place is not counted.
         address: of a running cluster, as `ray start` prints it; "" starts one on this machine.
         num_gpus: of each task, as Ray counts them; 0: tasks are placed by cores alone.
 
@@ -44,6 +46,8 @@ class RayEngine:
             import ray
         except ImportError:
             raise MissingExtraError("ray", "ray", "--engine ray") from None
+        # a cluster that is started here reports to nobody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray: Any = ray
         self._limit_s, self._workers, self._progress = limit_s, workers, progress
         where: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}
@@ -74,7 +78,7 @@ class RayEngine:
 
     def begin(self, task: Task) -> None:
         """Gives a task to the cluster."""
-        self._tasks[self._do.remote(task)] = task, time.monotonic()
+        self._tasks[self._do.remote(task, self._limit_s)] = task, time.monotonic()
 
     def ended(self) -> Iterator[Outcome]:
         """Waits a little, and gives what has ended by then."""
@@ -87,15 +91,18 @@ class RayEngine:
                 yield self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
                 # the worker's process died, or its machine went away
-                kind, why = type(problem).__name__, str(problem).splitlines()[0][:300]
-                yield Outcome(task.name, "failed", time.monotonic() - since, kind, why)
-        for reference, (task, since) in list(self._tasks.items()):
-            seconds = time.monotonic() - since
-            if seconds > self._limit_s:
-                self._ray.cancel(reference, force=True)
-                del self._tasks[reference]
-                yield Outcome(task.name, "failed", seconds, "TimeLimit", f"took longer than {self._limit_s:g} s")
+                seconds = time.monotonic() - since
+                kind, why = type(problem).__name__, (str(problem).splitlines() or [""])[0][:300]
+                if kind == "WorkerCrashedError" and seconds >= self._limit_s:
+                    kind, why = "TimeLimit", f"took longer than {self._limit_s:g} s, or its worker died"
+                yield Outcome(task.name, "failed", seconds, kind, why)
 
 
-def _done(task: Task) -> Outcome:
-    return do(task)
+def _done(task: Task, limit_s: float) -> Outcome:
+    """Does a task in a worker of the cluster, which ends with it where it takes too long: an alarm that nobody handles
+    ends a process whatever it hangs in."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        return do(task)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

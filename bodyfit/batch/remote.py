@@ -6,22 +6,30 @@ worker fetches a recording whole, fits it, and removes it again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from bodyfit.batch.find import CONTAINERS, Found
-from bodyfit.errors import InputError, MissingExtraError
+from bodyfit.errors import BodyfitError, InputError, MissingExtraError
 from bodyfit.recording.formats import HEAD_BYTES
 
+PASSING = "bodyfit-fetched-"
 MOST_BYTES = 256 << 30
 """a recording that is larger is not fetched"""
 SPARE_BYTES = 1 << 30
 """so much stays free on the disk that it is fetched to"""
+
+
+class StorageError(BodyfitError):
+    """A recording could not be fetched; it is not the recording's fault."""
 
 
 class Root(Protocol):
@@ -58,17 +66,25 @@ class _Remote:
 
     def __init__(self, url: str, index: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
         self.index, self._url, self._files = index, url.rstrip("/"), files
+        self._names = sorted(files)
 
     def source(self, relative: str) -> str:
         return self._url if relative == "." else f"{self._url}/{relative}"
 
     def signature(self, found: Found) -> str:
         digest = hashlib.sha256()
-        for name in sorted(self._files):
-            if found.source == "." or name == found.source or name.startswith(f"{found.source}/"):
-                about = self._files[name]
-                told = [about.get(key) for key in ("size", "ETag", "etag", "mtime", "LastModified")]
-                digest.update(f"{name}\0{told}\n".encode())
+        if found.source == ".":
+            names = self._names
+        elif found.source in self._files:
+            names = [found.source]
+        else:
+            # "0" comes right after "/"
+            first, last = (bisect_left(self._names, f"{found.source}{sign}") for sign in "/0")
+            names = self._names[first:last]
+        for name in names:
+            about = self._files[name]
+            told = [about.get(key) for key in ("size", "ETag", "etag", "mtime", "LastModified")]
+            digest.update(f"{name}\0{told}\n".encode())
         return digest.hexdigest()
 
 
@@ -119,23 +135,26 @@ def local_copy(source: str) -> Iterator[Path]:
     is a URL.
 
     Raises:
-        InputError: nothing there, storage that cannot be reached, or more bytes than there is room for.
+        InputError: nothing there, or more than `MOST_BYTES`.
+        StorageError: storage that cannot be reached, or no room for the copy here: another attempt may do.
         MissingExtraError: see `open_root`.
     """
     if not is_url(source):
         yield Path(source)
         return
     fs, path = _storage(source)
-    folder = Path(tempfile.mkdtemp(prefix="bodyfit-fetched-"))
-    try:
+    with _passing_folder() as folder:
         try:
             listed: dict[str, dict[str, Any]] = fs.find(path, detail=True)
         except Exception as problem:
-            raise InputError(source, "object storage that can be reached", f"{problem}"[:300]) from None
+            raise StorageError(f"{source}: the storage cannot be read: {problem}"[:400]) from None
         size = sum(int(about.get("size") or 0) for about in listed.values())
-        room = min(MOST_BYTES, shutil.disk_usage(folder).free - SPARE_BYTES)
-        if not listed or size > room:
-            raise InputError(source, f"a recording of at most {room} bytes", f"{size} bytes in {len(listed)} files")
+        if not listed or size > MOST_BYTES:
+            expected = f"a recording of at most {MOST_BYTES} bytes"
+            raise InputError(source, expected, f"{size} bytes in {len(listed)} files")
+        room = shutil.disk_usage(folder).free - SPARE_BYTES
+        if size > room:
+            raise StorageError(f"{source}: its {size} bytes do not fit into {folder.parent}, which takes {room}")
         target = folder / PurePosixPath(path).name
         for name in listed:
             relative = _below(name, path)
@@ -146,10 +165,37 @@ def local_copy(source: str) -> Iterator[Path]:
             try:
                 fs.get_file(name, str(place))
             except Exception as problem:
-                raise InputError(f"{source}: {relative}", "a file that can be fetched", f"{problem}"[:300]) from None
+                raise StorageError(f"{source}: {relative} cannot be fetched: {problem}"[:400]) from None
         yield target
+
+
+@contextmanager
+def _passing_folder() -> Iterator[Path]:
+    """A temporary folder; those that killed processes left are removed first.
+
+    Beside it lies a file of the same name that this process has locked: the kernel unlocks it when the process ends,
+    however it does.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{PASSING}*.lock"):
+        with suppress(OSError), left.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink(missing_ok=True)
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=PASSING, suffix=".lock")
+        lock = Path(name)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if lock.exists():
+            break
+        os.close(descriptor)  # another process took it for one that was left, before it was locked
+    folder = lock.with_suffix("")
+    try:
+        folder.mkdir()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _storage(url: str) -> tuple[Any, str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from bodyfit import __version__
 from bodyfit.batch.find import find_recordings
 from bodyfit.batch.manifest import Manifest, Row, State, open_manifest
-from bodyfit.batch.remote import Root, open_root
+from bodyfit.batch.remote import Root, is_url, open_root
 from bodyfit.batch.tables import write_tables
-from bodyfit.batch.work import FIT_FILE, Options, Outcome, Task, folder_sha256
-from bodyfit.errors import OutputError
-from bodyfit.export.folder import STAGING
+from bodyfit.batch.work import FIT_FILE, Options, Outcome, Task
+from bodyfit.errors import InputError, OutputError
+from bodyfit.export.folder import OURS, STAGING
 
 FINAL = ("bad", "done")
 
@@ -89,19 +93,23 @@ def run_batch(
         stopping: asked now and then; once True nothing new is begun, and what runs is left unfinished.
 
     Raises:
-        OutputError, InputError: see `open_manifest` and `find_recordings`.
+        OutputError, InputError: see `open_manifest` and `find_recordings`; results among the recordings.
     """
     out = request.out
+    if not is_url(request.root) and Path(request.root).resolve() == out.resolve():
+        raise InputError("--out", "another folder than ROOT", str(out))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise OutputError(str(out), "a folder that can be made", problem.strerror or str(problem)) from None
-    settings = {"root": request.root, **request.options.document()}
+    settings = {"bodyfit": __version__, "root": request.root, **request.options.document()}
     with open_root(request.root) as root, open_manifest(out, settings, resume=request.resume) as manifest:
         sweep(out)
+        manifest.take_back()
         _take_stock(manifest, root, out)
         asked = stopping or (lambda: False)
         interrupted = _work_through(request, manifest, root, make_engine, on_outcome, asked)
+        manifest.take_back()
         rows = tuple(manifest.rows())
         write_tables(out, rows)
     return BatchReport(rows, interrupted)
@@ -111,25 +119,33 @@ def sweep(out: Path) -> None:
     """Takes away what killed workers left unfinished."""
     for left in sorted(out.rglob(f"{STAGING}*")):
         shutil.rmtree(left, ignore_errors=True)
+    for left in out.glob(".*.part"):
+        left.unlink(missing_ok=True)
 
 
 def _take_stock(manifest: Manifest, root: Root, out: Path) -> None:
-    """Brings the manifest up to what is there: new recordings, changed ones, and those that a killed run was at."""
+    """Brings the manifest up to what is there: new recordings, changed ones, those that are gone, results that are."""
     found = find_recordings(root.index, leave_out=out)
     names = {one.name for one in found}
-    known = {row.name: row for row in manifest.rows()}
-    for one in found:
-        manifest.add(one.name, one.source, one.format, root.signature(one))
-    for row in known.values():
-        if row.name not in names and row.state is not State.done:
-            manifest.forget(row.name)
-    for row in manifest.rows(State.running):
-        folder = out / row.name
-        # a folder appears whole or not at all: the run was killed after that, and before it could say so
-        if (folder / FIT_FILE).exists():
-            manifest.ended(row.name, State.done, seconds=0.0, sha256=folder_sha256(folder))
-        else:
-            manifest.taken_back(row.name)
+    manifest.add((one.name, one.source, one.format, root.signature(one)) for one in found)
+    rows = manifest.rows()
+    manifest.forget(row.name for row in rows if row.name not in names and row.state is not State.done)
+    manifest.redo(row.name for row in rows if row.state is State.done and not (out / row.name / FIT_FILE).exists())
+
+
+def _make_room(folder: Path) -> None:
+    """Takes an earlier result away, whole, so that one that is there is always of the attempt that is written down as
+    running; makes the folder above it, which workers would else make at the same time. What is not a result of ours
+    stays, and the attempt will say so."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if all(OURS.fullmatch(path.relative_to(folder).as_posix()) for path in files):
+        # a name that `sweep` takes away, should this be the moment at which the process ends
+        going = folder.parent / f"{STAGING}{secrets.token_hex(4)}"
+        folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def _work_through(
@@ -146,13 +162,15 @@ def _work_through(
         return bool(waiting)
     attempts = {row.name: row.attempts for row in waiting}
     by_name = {row.name: row for row in waiting}
-    queue = [row.name for row in waiting]
+    queue = deque(row.name for row in waiting)
     ended = total - len(waiting)
     engine = make_engine()
     while (queue or engine.busy) and not stopping():
         while queue and engine.free:
-            row = by_name[queue.pop(0)]
+            row = by_name[queue.popleft()]
             attempts[row.name] += 1
+            with contextlib.suppress(OSError):  # the worker meets the same, and tells
+                _make_room(request.out / row.name)
             manifest.started(row.name, time.time())
             engine.begin(Task(row.name, root.source(row.source), str(request.out / row.name), request.options))
         for outcome in engine.ended():

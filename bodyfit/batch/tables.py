@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bodyfit.batch.manifest import Row, State
+from bodyfit.batch.manifest import FILE, Row, State
 from bodyfit.errors import OutputError
 
 CSV, PARQUET, PAGE = "measurements.csv", "measurements.parquet", "summary.html"
 SHOWN = ("stature", "chest_girth", "waist_girth", "hip_girth")
 """measurements that the page shows; the tables have all"""
+MOST_SHOWN = 5000
+"""rows of each table of the page: a browser takes no more; measurements.csv and the manifest have all"""
 
 
 def write_tables(out: Path, rows: Sequence[Row]) -> list[str]:
@@ -138,19 +140,26 @@ def _page(out: Path, rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> 
     if records:
         heads = "".join(f"<th>{name.replace('_', ' ')}, cm</th>" for name in SHOWN)
         parts.append(f"<h2>Fitted</h2><table><tr><th>recording</th><th></th>{heads}<th>quality</th></tr>")
-        parts += [_fitted(out, row, by_name[row.name]) for row in rows if row.name in by_name]
+        shown = [row for row in rows if row.name in by_name]
+        parts += [_fitted(out, row, by_name[row.name]) for row in shown[:MOST_SHOWN]]
         parts.append("</table>")
+        parts += _and_more(len(shown), CSV)
     troubled = [row for row in rows if row.name not in by_name]
     if troubled:
         parts.append("<h2>Not fitted</h2><table><tr><th>recording</th><th>state</th><th>why</th></tr>")
-        for row in troubled:
+        for row in troubled[:MOST_SHOWN]:
             why = html.escape(row.message or "")
             attempts = f"{row.attempts} attempt{'s' if row.attempts != 1 else ''}"
             kind = f"<span class=soft>{html.escape(row.error or '')}</span> " if row.error else ""
             state = f"<span class=bad>{row.state}</span><br><span class=soft>{attempts}</span>"
             parts.append(f"<tr><td>{html.escape(row.name)}</td><td>{state}</td><td>{kind}{why}</td></tr>")
         parts.append("</table>")
+        parts += _and_more(len(troubled), FILE)
     return "\n".join(parts) + "\n"
+
+
+def _and_more(count: int, where: str) -> list[str]:
+    return [f"<p class=soft>… and {count - MOST_SHOWN} more: see {where}</p>"] if count > MOST_SHOWN else []
 
 
 def _fitted(out: Path, row: Row, record: dict[str, Any]) -> str:

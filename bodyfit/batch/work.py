@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -84,9 +84,6 @@ def do(task: Task, say: Callable[[str, float], None] | None = None) -> Outcome:
 
     try:
         out = Path(task.out)
-        if (out / FIT_FILE).exists():
-            # of a run that was killed between its end and its being written down, or of a recording that has changed
-            shutil.rmtree(out)
         with local_copy(task.source) as source:
             place = str(source)
             _fit(task, source, out, say or (lambda _stage, _fraction: None))
@@ -114,32 +111,41 @@ def _model(name: str) -> BodyModel:
 
 def _fit(task: Task, source: Path, out: Path, say: Callable[[str, float], None]) -> None:
     from bodyfit.batch.results import write_result
+    from bodyfit.fit.config import FitConfig
     from bodyfit.fit.choose_frames import choose_frames
     from bodyfit.fit.fit import fit
     from bodyfit.recording.formats import open_recording
 
     o = task.options
+    one = FitConfig(threads=1)  # there are as many workers as cores; results are the same with any number
     with open_recording(source) as recording:
         if o.motion:
+            from bodyfit.fit.track_config import TrackConfig
             from bodyfit.fit.track_recording import track
 
-            result = track(recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, progress=say)
+            follow = TrackConfig(fit=one)
+            result = track(
+                recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, config=follow, progress=say
+            )
             write_result(result, out, force=False, recording=source, video=None, meshes=False)
             return
         frames = None
         if 0 < o.max_frames < recording.num_frames:
             frames = choose_frames(recording, o.max_frames, progress=lambda done: say("choosing frames", 0.1 * done))
         result = fit(
-            recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, frames=frames, device="cpu", progress=say
+            recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, frames=frames, config=one, progress=say
         )
         write_result(result, out, force=False, recording=source, video=None)
 
 
 def folder_sha256(folder: Path) -> str:
-    """A hash over the names and bytes of a folder's files, in one order."""
+    """A hash over the names and bytes of a folder's files, in one order; they are on the disk by then, not only on
+    their way to it, so that a machine that goes down afterwards keeps what the manifest says."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read()
+            os.fsync(opened.fileno())
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()
