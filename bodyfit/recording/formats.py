@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,14 +49,27 @@ def _has_any(*names: str) -> Callable[[Path, bytes], bool]:
 
 
 def _is_bag(path: Path, head: bytes) -> bool:
-    """A ROS 1 bag, an MCAP or SQLite file, or a folder with such or with a bag's metadata."""
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder of a ROS 2 bag: one with a bag's metadata.yaml, or one that
+    holds the files of one bag and nothing else, whose recorder died before it wrote that. (Many bags are no bag.)"""
     if path.is_dir():
         try:
+            if (path / "metadata.yaml").is_file():
+                return b"rosbag2_bagfile_information" in _head(path / "metadata.yaml")
             names = os.listdir(path)
-        except OSError:
+        except (OSError, RecordingError):
             return False
-        return any(name == "metadata.yaml" or name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names)
+        stems = {re.sub(r"(_[0-9]+)?\.(db3|mcap)(\.zstd)?(-wal|-shm)?\Z", "", name) for name in names}
+        return len(stems) == 1 and stems.isdisjoint(names)
     return head.startswith((b"#ROSBAG V", b"\x89MCAP", b"SQLite format 3\0"))
+
+
+def _is_azure(path: Path, head: bytes) -> bool:
+    """A Matroska file that an Azure Kinect's or Femto's recorder wrote, or that has a track of its kind: by the names
+    in its first bytes, where the recorder's name, the tracks and the tags stand."""
+    if not head.startswith(b"\x1a\x45\xdf\xa3") or b"matroska" not in head[:64]:
+        return False
+    # a track's name (RFC 9559, 5.1.4.1: element 536E), here of five letters
+    return any(sign in head for sign in (b"\x53\x6e\x85DEPTH", b"k4arecord-", b"K4A_", b"Azure Kinect"))
 
 
 # In this order: a folder may hold what another format has too.
@@ -63,6 +77,7 @@ FORMATS: tuple[Format, ...] = (
     # either file: a recording that lost one of the two is a broken one of ours, and said to be
     Format("bodyfit", "bodyfit's own", "native", "open_native", _has_any("recording.json", "frames.csv")),
     Format("ros", "a ROS or RealSense bag", "ros_bag", "open_ros", _is_bag, "ros"),
+    Format("azure", "an Azure Kinect or Orbbec Femto .mkv", "azure_mkv", "open_azure_mkv", _is_azure),
 )
 
 

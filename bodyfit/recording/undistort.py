@@ -25,8 +25,10 @@ from bodyfit.errors import CameraError
 
 # real lenses stay far below; rational models, whose two halves nearly cancel, reach thousands
 MAX_COEFFICIENT = 1e6
-# the far corners of a wide lens may lie outside of what was calibrated
+# the far corners of an image may lie outside of what was calibrated
 MIN_REACHED_SHARE = 0.95
+# the picture of a wide lens is round: the corners beyond it are dark, and where they would come from means nothing
+MIN_REACHED_BY_WIDE_LENS = 0.75
 # lenses bend the border by some percent; under coefficients that leave less than this, hardly anything would be seen
 MIN_FILLED_SHARE = 0.5
 _PROBES_PER_SIDE = 33
@@ -119,8 +121,13 @@ def _lens_problem(camera: Camera) -> tuple[str, str] | None:
         np.linspace(0, camera.width - 1, _PROBES_PER_SIDE), np.linspace(0, camera.height - 1, _PROBES_PER_SIDE)
     )
     expected = "a lens model that can be inverted over the image"
-    reached = np.isfinite(undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))).all(axis=-1).mean()
-    if reached < MIN_REACHED_SHARE:
+    found = undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))
+    is_reached: NDArray[np.bool_] = np.asarray(np.isfinite(found).all(axis=-1))
+    reached = float(is_reached.mean())
+    across, down = 2 * u / max(1, camera.width - 1) - 1, 2 * v / max(1, camera.height - 1) - 1
+    is_inside = (np.square(across) + np.square(down)).ravel() <= 1
+    is_round = reached >= MIN_REACHED_BY_WIDE_LENS and bool((is_reached | ~is_inside).all())
+    if reached < MIN_REACHED_SHARE and not is_round:
         return expected, f"one that folds over: {100 * (1 - reached):.0f} % of the image comes from no direction"
     filled = _sources(camera, u, v)[2].mean()
     if filled < MIN_FILLED_SHARE:

@@ -1,0 +1,174 @@
+"""A batch: every recording under a root fitted into its own folder, whatever happens on the way."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from bodyfit.batch.find import find_recordings
+from bodyfit.batch.manifest import Manifest, Row, State, open_manifest
+from bodyfit.batch.remote import Root, open_root
+from bodyfit.batch.tables import write_tables
+from bodyfit.batch.work import FIT_FILE, Options, Outcome, Task, folder_sha256
+from bodyfit.errors import OutputError
+from bodyfit.export.folder import STAGING
+
+FINAL = ("bad", "done")
+
+
+class Engine(Protocol):
+    """What does tasks, several at a time."""
+
+    @property
+    def free(self) -> int:
+        """How many more tasks can be begun now."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """How many tasks are being done."""
+        ...
+
+    def begin(self, task: Task) -> None:
+        """Begins a task."""
+        ...
+
+    def ended(self) -> Iterator[Outcome]:
+        """Waits a little, and gives what has ended by then."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What was asked for.
+
+    Attributes:
+        root: a folder, or an fsspec URL of one.
+        out: the results' folder.
+        options: what decides the results.
+        attempts: so often a recording is tried whose worker died, or which failed otherwise than by its own fault.
+        resume: whether a batch that was begun in `out` goes on.
+    """
+
+    root: str
+    out: Path
+    options: Options
+    attempts: int = 3
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """How a batch ended: rows by state, and whether it was interrupted."""
+
+    rows: tuple[Row, ...]
+    interrupted: bool
+
+    def count(self, state: State) -> int:
+        """How many recordings are in a state."""
+        return sum(row.state is state for row in self.rows)
+
+
+def run_batch(
+    request: BatchRequest,
+    make_engine: Callable[[], Engine],
+    *,
+    on_outcome: Callable[[Outcome, int, int], None] | None = None,
+    stopping: Callable[[], bool] | None = None,
+) -> BatchReport:
+    """Fits everything that is not done yet, then writes the tables.
+
+    Args:
+        request: what to do.
+        make_engine: called once there is something to do; closed by the caller.
+        on_outcome: called with each outcome, how many are ended by then, and of how many.
+        stopping: asked now and then; once True nothing new is begun, and what runs is left unfinished.
+
+    Raises:
+        OutputError, InputError: see `open_manifest` and `find_recordings`.
+    """
+    out = request.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputError(str(out), "a folder that can be made", problem.strerror or str(problem)) from None
+    settings = {"root": request.root, **request.options.document()}
+    with open_root(request.root) as root, open_manifest(out, settings, resume=request.resume) as manifest:
+        sweep(out)
+        _take_stock(manifest, root, out)
+        asked = stopping or (lambda: False)
+        interrupted = _work_through(request, manifest, root, make_engine, on_outcome, asked)
+        rows = tuple(manifest.rows())
+        write_tables(out, rows)
+    return BatchReport(rows, interrupted)
+
+
+def sweep(out: Path) -> None:
+    """Takes away what killed workers left unfinished."""
+    for left in sorted(out.rglob(f"{STAGING}*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _take_stock(manifest: Manifest, root: Root, out: Path) -> None:
+    """Brings the manifest up to what is there: new recordings, changed ones, and those that a killed run was at."""
+    found = find_recordings(root.index, leave_out=out)
+    names = {one.name for one in found}
+    known = {row.name: row for row in manifest.rows()}
+    for one in found:
+        manifest.add(one.name, one.source, one.format, root.signature(one))
+    for row in known.values():
+        if row.name not in names and row.state is not State.done:
+            manifest.forget(row.name)
+    for row in manifest.rows(State.running):
+        folder = out / row.name
+        # a folder appears whole or not at all: the run was killed after that, and before it could say so
+        if (folder / FIT_FILE).exists():
+            manifest.ended(row.name, State.done, seconds=0.0, sha256=folder_sha256(folder))
+        else:
+            manifest.taken_back(row.name)
+
+
+def _work_through(
+    request: BatchRequest,
+    manifest: Manifest,
+    root: Root,
+    make_engine: Callable[[], Engine],
+    on_outcome: Callable[[Outcome, int, int], None] | None,
+    stopping: Callable[[], bool],
+) -> bool:
+    total = len(manifest.rows())
+    waiting = [row for row in manifest.rows(State.pending, State.failed) if row.attempts < request.attempts]
+    if not waiting or stopping():
+        return bool(waiting)
+    attempts = {row.name: row.attempts for row in waiting}
+    by_name = {row.name: row for row in waiting}
+    queue = [row.name for row in waiting]
+    ended = total - len(waiting)
+    engine = make_engine()
+    while (queue or engine.busy) and not stopping():
+        while queue and engine.free:
+            row = by_name[queue.pop(0)]
+            attempts[row.name] += 1
+            manifest.started(row.name, time.time())
+            engine.begin(Task(row.name, root.source(row.source), str(request.out / row.name), request.options))
+        for outcome in engine.ended():
+            again = outcome.state not in FINAL and attempts[outcome.name] < request.attempts
+            _write_down(manifest, outcome, State.pending if again else State(outcome.state))
+            if again:
+                queue.append(outcome.name)
+            else:
+                ended += 1
+            if on_outcome is not None:
+                on_outcome(replace(outcome, state="again") if again else outcome, ended, total)
+    return bool(queue or engine.busy)
+
+
+def _write_down(manifest: Manifest, outcome: Outcome, state: State) -> None:
+    manifest.ended(
+        outcome.name, state, seconds=outcome.seconds, error=outcome.error, message=outcome.message,
+        sha256=outcome.sha256,
+    )  # fmt: skip
