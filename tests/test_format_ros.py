@@ -137,6 +137,22 @@ def test_single_files_of_a_folder(tmp_path: Path) -> None:
             check_equal(recording)
 
 
+def test_a_folder_of_bags_is_no_bag(tmp_path: Path) -> None:
+    for storage in ("mcap", "sqlite3"):
+        (file,) = [
+            f
+            for f in ros2.write(tmp_path / storage, sensors(), frames(1), storage=storage).iterdir()
+            if f.stem != "metadata"
+        ]
+        shutil.copy(file, tmp_path / f"{storage}{file.suffix}")
+        shutil.rmtree(tmp_path / storage)
+    with pytest.raises(RecordingError, match="a folder that holds"):
+        open_recording(tmp_path)
+    (tmp_path / "metadata.yaml").write_text("title: something else")
+    with pytest.raises(RecordingError, match="a folder that holds"):
+        open_recording(tmp_path)
+
+
 def test_a_bag_of_several_files(tmp_path: Path) -> None:
     """Split by time as recorders do; the second file has no tf of its own."""
     whole = tmp_path / "split"
@@ -205,6 +221,25 @@ def test_recorders_times_where_headers_have_none(tmp_path: Path) -> None:
     with open_recording(write(tmp_path, "bag", Layout(with_stamps=False))) as recording:
         assert "no times in the messages' headers" in said(recording)
         assert np.allclose(recording.stream_timestamps_s["left.depth_s"], EPOCH_NS / 1e9 + 0.04 + np.arange(4) / 30)
+
+
+def test_a_clock_that_was_set(tmp_path: Path) -> None:
+    """Times that jump back are not believed, and then those of the other topics are not either."""
+
+    def change(maker: Maker, messages: list[Message]) -> list[Message]:
+        late = [message for message in messages if message.topic == "/left/depth/image_rect_raw"][2:]
+        for message in late:
+            message.content.header = maker.header(message.time_ns - 4_294_967_296_000, "left_depth_optical_frame")
+        return messages
+
+    with open_recording(made(tmp_path, change)) as recording:
+        assert "jump back by 4295 s" in said(recording)
+        assert np.allclose(recording.timestamps_s, np.arange(4) / 30, atol=2e-9)
+        own = recording.stream_timestamps_s
+        assert np.allclose(own["left.color_s"] - own["left.depth_s"], 0.003, atol=1e-6)
+        for i, wanted in enumerate(f for f in frames() if f.sensor == "left"):
+            read = recording.frame(i, "left")
+            assert read is not None and np.array_equal(read.depth, wanted.depth) and read.color is not None
 
 
 def test_without_a_world_or_tf(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from bodyfit.recording.timeline import Timeline
 
 SINGLE_PERIOD_S = 1 / 30
 """the image period that is assumed where there is one image"""
+JUMP_S = 1.0
+"""images that come later than their time says, by more than this, show a clock that was set"""
 _NONE = -1
 
 
@@ -27,10 +29,12 @@ class Times:
     Attributes:
         order: (N,) their numbers among the topic's messages.
         ns: (N,) int64, rising.
+        is_recorders: they are when the messages were recorded, not what their headers say.
     """
 
     order: NDArray[np.int64]
     ns: NDArray[np.int64]
+    is_recorders: bool = False
 
     @property
     def period_ns(self) -> float:
@@ -66,17 +70,28 @@ def header_times(images: ImageTopic, notes: list[str]) -> Times:
     stamps = images.stamps_ns
     if (len(stamps) > 1 and len(np.unique(stamps)) < max(2, len(stamps) // 2)) or not (stamps > 0).any():
         notes.append(f"{images.topic.name}: no times in the messages' headers; those of the recorder are used.")
-        stamps = images.topic.times_ns
+        return recorder_times(images, notes)
     return rising_times(images, stamps, notes)
+
+
+def common_times(topics: Sequence[ImageTopic], notes: list[str]) -> list[Times]:
+    """The times of several topics on one clock: by the headers of all, or by the recorder for all."""
+    every = [header_times(one, notes) for one in topics]
+    if not any(one.is_recorders for one in every):
+        return every
+    return [times if times.is_recorders else recorder_times(one, []) for one, times in zip(topics, every, strict=True)]
 
 
 def recorder_times(images: ImageTopic, notes: list[str]) -> Times:
     """Times by when the messages were recorded."""
-    return rising_times(images, images.topic.times_ns, notes)
+    return replace(rising_times(images, images.topic.times_ns, notes), is_recorders=True)
 
 
 def rising_times(images: ImageTopic, stamps_ns: NDArray[np.int64], notes: list[str]) -> Times:
     """Images sorted by their times; broken ones, and those of a time that there was already, are left out with a note.
+
+    Where times jump back, by a clock that was set or went round (that of a camera counts microseconds in 32 bits: 72
+    minutes), the recorder's are used.
 
     Raises:
         RecordingError: no images are left.
@@ -85,6 +100,10 @@ def rising_times(images: ImageTopic, stamps_ns: NDArray[np.int64], notes: list[s
     good = np.flatnonzero(images.stamps_ns != UNREADABLE)
     if not len(good):
         raise RecordingError(name, "at least one image", "none")
+    back_ns = -int(np.diff(stamps_ns[good]).min(initial=0))
+    if back_ns > JUMP_S * 1e9:
+        notes.append(f"{name}: the images' times jump back by {back_ns / 1e9:.0f} s; the recorder's are used.")
+        return recorder_times(images, notes)
     if len(good) < len(stamps_ns):
         notes.append(f"{name}: {len(stamps_ns) - len(good)} messages are broken and left out.")
     ns, first = np.unique(stamps_ns[good], return_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,23 @@ def _has_any(*names: str) -> Callable[[Path, bytes], bool]:
     return lambda path, head: path.is_dir() and any(os.path.lexists(path / name) for name in names)
 
 
+def _is_bag(path: Path, head: bytes) -> bool:
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder of a ROS 2 bag: one with a bag's metadata.yaml, or one that
+    holds the files of one bag and nothing else, whose recorder died before it wrote that. (Many bags are no bag.)"""
+    if path.is_dir():
+        try:
+            if (path / "metadata.yaml").is_file():
+                return b"rosbag2_bagfile_information" in _head(path / "metadata.yaml")
+            names = os.listdir(path)
+        except (OSError, RecordingError):
+            return False
+        stems = {re.sub(r"(_[0-9]+)?\.(db3|mcap)(\.zstd)?(-wal|-shm)?\Z", "", name) for name in names}
+        return len(stems) == 1 and stems.isdisjoint(names)
+    # many things are SQLite files
+    is_sqlite = head.startswith(b"SQLite format 3\0") and path.suffix == ".db3"
+    return is_sqlite or head.startswith((b"#ROSBAG V", b"\x89MCAP"))
+
+
 def _is_azure(path: Path, head: bytes) -> bool:
     """A Matroska file that an Azure Kinect's or Femto's recorder wrote, or that has a track of its kind: by the names
     in its first bytes, where the recorder's name, the tracks and the tags stand."""
@@ -78,21 +96,6 @@ def _is_open3d(path: Path, head: bytes) -> bool:
     from bodyfit.recording.open3d_folder import is_open3d
 
     return is_open3d(path, head)
-
-
-def _is_bag(path: Path, head: bytes) -> bool:
-    """A ROS 1 bag, an MCAP or SQLite file, or a folder with such or with a bag's metadata."""
-    if path.is_dir():
-        try:
-            names = os.listdir(path)
-        except OSError:
-            return False
-        # several bags side by side without metadata are several recordings
-        return "metadata.yaml" in names or sum(name.endswith((".db3", ".mcap", ".db3.zstd")) for name in names) == 1
-    # many things are SQLite files
-    return head.startswith((b"#ROSBAG V", b"\x89MCAP")) or (
-        head.startswith(b"SQLite format 3\0") and path.suffix == ".db3"
-    )
 
 
 # In this order: a folder may hold what another format has too.

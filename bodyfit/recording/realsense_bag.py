@@ -59,6 +59,7 @@ _MODELS = {
     "inverse brown conrady": "modified",
 }
 DEFAULT_DEPTH_UNIT_M = 0.001
+RECORDERS_CLOCK = "the recorder's clock"
 _MAX_TEXT_BYTES = 1 << 16
 _GRID = 25
 
@@ -122,7 +123,7 @@ def _sensor(bag: Bag, device: str, name: str, depth_topic: Topic, notes: list[st
                 f"{name}: depth is timed by {domain or 'an unknown clock'}, colour by"
                 f" {color_domain or 'an unknown clock'}: they are paired by when the computer recorded them."
             )
-            domain = "the recorder's clock"
+            domain = RECORDERS_CLOCK
             depth_times = recorder_times(depth, notes)
             color_times = recorder_times(color, notes)
     notes.append(f"{name}: times are of {domain or 'a clock that is not told'}; the world is the depth camera's frame.")
@@ -294,7 +295,8 @@ def _times(bag: Bag, images: ImageTopic, notes: list[str]) -> tuple[Times, str]:
     name = f"{_stream(images)}/image/metadata"
     topic = bag.topics.get(name)
     if topic is None or not len(topic):
-        return header_times(images, notes), ""
+        times = header_times(images, notes)
+        return times, RECORDERS_CLOCK if times.is_recorders else ""
     where = f"{bag.name}: {name}"
     if topic.type == "diagnostic_msgs/KeyValue":
         domain = ""
@@ -304,10 +306,11 @@ def _times(bag: Bag, images: ImageTopic, notes: list[str]) -> tuple[Times, str]:
             if cursor.text() == "timestamp_domain":
                 domain = cursor.text()
                 break
-        return header_times(images, notes), domain
+        times = header_times(images, notes)
+        return times, RECORDERS_CLOCK if times.is_recorders else domain
     if topic.type != "std_msgs/String" or len(topic) != len(images.topic):
         notes.append(f"{images.topic.name}: the images' metadata is not complete; the recorder's times are used.")
-        return recorder_times(images, notes), "the recorder's clock"
+        return recorder_times(images, notes), RECORDERS_CLOCK
     stamps = np.zeros(len(topic), np.int64)
     domain = ""
     for k in range(len(topic)):
@@ -316,9 +319,10 @@ def _times(bag: Bag, images: ImageTopic, notes: list[str]) -> tuple[Times, str]:
         domain = domain or values.get("timestamp_domain", "")
         if not 0 <= milliseconds < 1e14:
             notes.append(f"{images.topic.name}: images without a time of their own; the recorder's times are used.")
-            return recorder_times(images, notes), "the recorder's clock"
+            return recorder_times(images, notes), RECORDERS_CLOCK
         stamps[k] = round(milliseconds * 1e6)
-    return rising_times(images, stamps, notes), domain
+    times = rising_times(images, stamps, notes)
+    return times, RECORDERS_CLOCK if times.is_recorders else domain
 
 
 def _overlap(a: Times, b: Times) -> bool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bodyfit.camera import Camera
 from bodyfit.errors import BodyfitError, CameraError, RecordingError
 from bodyfit.recording.bag import Bag
-from bodyfit.recording.bag_recording import BagImages, SensorImages, header_times, instants, sensor_images
+from bodyfit.recording.bag_recording import BagImages, common_times, instants, sensor_images
 from bodyfit.recording.description import MAX_SENSORS, Sensor
 from bodyfit.recording.realsense_bag import is_realsense, open_realsense
 from bodyfit.recording.recording import Recording
@@ -99,26 +99,25 @@ def _open(path: Path, bag: Bag) -> Recording:
         raise RecordingError(f"{bag.name}: topics", "depth images (16UC1 or 32FC1) of sensor_msgs/Image", names)
     notes.extend(f"A depth topic is left out: {problem}." for problem in why_not)
     chosen = _without_registered([(one, _color_of(one, colors, tree, len(depth))) for one in depth], tree, notes)
-    every: list[SensorImages] = []
     roots = {one.topic.name: _world(one.frame, tree) for one, _ in chosen}
+    described: list[tuple[Sensor, ImageTopic, ImageTopic | None]] = []
     for (one, color), name in zip(chosen, _names([one for one, _ in chosen]), strict=True):
-        _, T_world_depth = roots[one.topic.name]
         T_color_depth = _color_place(name, one, color, tree, notes) if color is not None else None
         if T_color_depth is None:
             color = None
-        sensor = Sensor(
-            name,
-            cameras[one.topic.name],
-            T_world_depth,
-            cameras[color.topic.name] if color is not None else None,
-            T_color_depth,
-        )
-        times = header_times(one, notes)
-        color_times = header_times(color, notes) if color is not None else None
-        every.append(sensor_images(sensor, one, times, color, color_times, notes))
+        color_camera = cameras[color.topic.name] if color is not None else None
+        place = roots[one.topic.name][1]
+        sensor = Sensor(name, cameras[one.topic.name], place, color_camera, T_color_depth)
+        described.append((sensor, one, color))
         notes.append(
             f"{name}: depth of {one.topic.name}, " + (f"colour of {color.topic.name}." if color else "no colour.")
         )
+    topics = [topic for _, *pair in described for topic in pair if topic is not None]
+    times = dict(zip((topic.topic.name for topic in topics), common_times(topics, notes), strict=True))
+    every = [
+        sensor_images(sensor, one, times[one.topic.name], color, times[color.topic.name] if color else None, notes)
+        for sensor, one, color in described
+    ]
     gravity = _gravity({root for root, _ in roots.values()}, notes)
     timeline, table = instants(every, notes)
     sensors = [one.sensor for one in every]
