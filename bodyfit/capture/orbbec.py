@@ -1,8 +1,8 @@
 """Orbbec cameras through Orbbec's SDK 2 (package `pyorbbecsdk2`, module `pyorbbecsdk`, extra `orbbec`).
 
 Written after the package's examples (beginner/04_camera_calibration.py, quick_start.py, advanced/15 and 16) and its
-type stubs, version 2.1; never tried on a camera. What needs none (cameras, transforms) is held against the SDK's own
-functions by the tests.
+type stubs, version 2.1; never tried on a camera. The transform and the pinhole camera are held against the SDK's own
+functions by the tests; its lens models are not, since those functions leave distortion out.
 
 - `OBExtrinsic`: p_color = R p_depth + t, `rot` by rows, `transform` in millimetres.
 - `OBCameraDistortion` has its model; k1 k2 k3 p1 p2 of `BROWN_CONRADY` are OpenCV's, `BROWN_CONRADY_K6` with k4 k5 k6

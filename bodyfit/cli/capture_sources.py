@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bodyfit.capture.source import Source
 
 SYNTHETIC_FPS = 30.0
-SYNTHETIC_S = 2.0
+SYNTHETIC_S = 1.0
 SYNTHETIC_SEED = 2026
 
 
@@ -66,7 +66,7 @@ def open_source(
 
 
 def synthetic_source(tell: Callable[[str], None]) -> Source:
-    """A body that sways and turns a little before a simulated Azure Kinect: two seconds, forwards and backwards."""
+    """A body that sways and turns a little before a simulated Azure Kinect: a second, forwards and backwards."""
     import numpy as np
 
     from bodyfit.body.model import load_body_model
