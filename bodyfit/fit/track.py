@@ -198,7 +198,7 @@ class Tracker:
         if leapt:
             self._velocity = None  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
-        self._learn(found, seen, person)
+        self._learn(found, frames, person)
         times["shape"] = time.perf_counter() - t0
         if self.colors is not None:
             t0 = time.perf_counter()
@@ -310,17 +310,20 @@ class Tracker:
         self._pose, self._pose_sd = found.settled()
         self.views = found.views
 
-    def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
+    def _learn(self, found: Followed, frames: Sequence[Frame], person: float) -> None:
         assert self.shape is not None and self._pose is not None
         if self._usual.is_odd(*found.fits):
             return
         self._usual.take(*found.fits, person)
-        online = self.shape.online
-        if online.frozen:
+        c, online = self.config, self.shape.online
+        # a look at the full mesh takes as long as following does
+        if online.frozen or self._count % c.tell_every:
             return
         if self._usual.is_ordinary(*found.fits) and online.is_new(self._pose.rotations):
-            online.add(self._pose.rotations, self._pose.transl, [s.view for s in seen])
-        elif not online.settled or self._count % self.config.relinearize_every == 0:
+            near = self._sensors.look_closer(self.shape.mesh(c.stage.level), frames, self._pose, c.tell.pixels)
+            if near:
+                online.add(self._pose.rotations, self._pose.transl, [s.view for s in near])
+        elif not online.settled or self._count % c.relinearize_every == 0:
             online.look_again()
 
     def _coast(

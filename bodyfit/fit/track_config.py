@@ -35,7 +35,10 @@ def _follow() -> Stage:
 
 
 def _tell() -> Stage:
-    return replace(_follow(), name="tell", robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03, learned=False)
+    return replace(
+        _follow(), name="tell", level=0, pixels=4000, robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03,
+        learned=False,
+    )  # fmt: skip
 
 
 def _regain() -> Stage:
@@ -134,13 +137,17 @@ class TrackConfig:
     """so much must stand before the room for a search to be worth it, square metres face on"""
     tell: Stage = field(default_factory=_tell)
     """how a frame tells of the shape: only from what is near, since the pose is known"""
-    shape_betas: int = 24
+    shape_betas: int = 999
     """how many shape components are told by later frames; the others follow them as the prior expects"""
-    novel_rad: float = 0.8
+    novel_rad: float = 0.3
     """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
-    keyframes: int = 12
+    keyframes: int = 20
     """so many frames tell of the shape"""
-    relinearize_every: int = 6
-    """frames until the next of them is looked at again with the shape found since"""
+    effective_keyframes: float = 1.5
+    """and together they count as no more than so many: clothes and what the model cannot be err in all of them alike"""
+    tell_every: int = 3
+    """every so-manieth frame may tell of the shape, or one of those that did is looked at again while some are new"""
+    relinearize_every: int = 12
+    """frames until the next of them is looked at again with the shape found since, once none is new"""
     frozen_m: float = 0.0012
     """the shape is frozen when its vertices' standard deviation is below this, metres, in the median"""

@@ -30,6 +30,7 @@ class Sensors:
         self._strides: dict[str, int] = {}
         self._noise: dict[str, float] = {}
         self._looker = Looker()
+        self._pixels = 0
         self.before = 0
         """how many pixels of others lay before the body where it was last looked for"""
 
@@ -59,7 +60,7 @@ class Sensors:
         self, mesh: Mesh, frames: Sequence[Frame], expected: Pose, pixels: int, reach_m: float = REACH_M
     ) -> list[Seen]:
         """What the sensors see of a body expected at a pose, on grids of about `pixels` person pixels together."""
-        self.before = 0
+        self.before, self._pixels = 0, pixels
         out = []
         for frame in frames:
             follower = self._known(frame)
@@ -75,6 +76,16 @@ class Sensors:
             if seen.followed.person >= LEAST_SEEN // 2:
                 out.append(seen)
         return out
+
+    def look_closer(self, mesh: Mesh, frames: Sequence[Frame], pose: Pose, pixels: int) -> list[Seen]:
+        """The same of a body that was found, on finer grids; the next frame's grids stay as they are."""
+        strides, before = dict(self._strides), self.before
+        usual = self._pixels
+        scale = np.sqrt(max(pixels, 1) / max(usual, 1))
+        self._strides = {name: max(1, int(stride / scale + 0.35)) for name, stride in strides.items()}
+        seen = self.look(mesh, frames, pose, pixels)
+        self._strides, self.before, self._pixels = strides, before, usual
+        return seen
 
     def may_show_somebody(self, frames: Sequence[Frame], least_m2: float) -> bool:
         """Whether something stands before a room, or a room is not known."""

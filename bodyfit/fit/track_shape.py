@@ -40,12 +40,14 @@ class TrackShape:
         self._rest = found[free:S] - self._follow @ found[:free]
         self._joint = {
             level: joint_mesh(mesh_for(model, level, S, self._shape.mean, directions), about, free, self._rest)
-            for level in {config.stage.level, config.regain.level}
+            for level in {config.stage.level, config.regain.level, config.tell.level}
         }
+        self._followed = (config.stage.level, config.regain.level)
         use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
         self.online = OnlineShape(
-            self._joint[config.stage.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
+            self._joint[config.tell.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
             clothing.sigma_behind_m, config.keyframes, config.novel_rad, config.frozen_m,
+            config.effective_keyframes,
         )  # fmt: skip
         self._held: dict[int, Mesh] = {}
         self._held_version = -1
@@ -54,7 +56,7 @@ class TrackShape:
     def mesh(self, level: int) -> Mesh:
         """The body of the present shape at a level, to be held still."""
         if self._held_version != self.online.version:
-            self._held = {k: held_mesh(mesh, self.online.x) for k, mesh in self._joint.items()}
+            self._held = {k: held_mesh(self._joint[k], self.online.x) for k in self._followed}
             self._held_version = self.online.version
         return self._held[level]
 
