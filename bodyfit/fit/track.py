@@ -25,8 +25,9 @@ from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_limbs import arms_elsewhere
+from bodyfit.fit.track_return import Comeback, Return
 from bodyfit.fit.track_search import PersonSearch
-from bodyfit.fit.track_sensors import LEAST_SEEN, Sensors, person_pixels
+from bodyfit.fit.track_sensors import LEAST_SEEN, WIDE_REACH_M, Sensors, person_pixels
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 FRAME_S = 1 / 30
-WIDE_REACH_M = 0.6
 LEAST_GAIN = 0.02
 """a body that was found in the whole picture replaces the followed one when it explains this much more"""
 
@@ -92,6 +92,9 @@ class Tracker:
         self._count = 0
         self.views: tuple[View, ...] = ()
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
+        up = np.array([0.0, 0.0, 1.0]) if gravity_world is None else -np.asarray(gravity_world, np.float64)
+        comeback = Comeback(self.config.regain, self.config.fit, self.prior, model.joint_names)
+        self._return = Return(comeback, self._sensors, up / np.linalg.norm(up))
         self._odd = 0
         self._at_border: float | None = None
         self._last: Followed | None = None
@@ -158,19 +161,25 @@ class Tracker:
         if sum(s.followed.person for s in seen) < LEAST_SEEN or (
             usual is not None and person < c.least_person * usual[2]
         ):
-            before = self._sensors.before
-            back = self._is_back(frames) if self._count % c.odd_every == 0 else None
+            back = self._come_back(frames, now, expected)
             if back is not None:
                 return self._accept(*back, now, told, first=False)
-            self._sensors.before = before
             return self._coast(frames, seen, expected, now, told), 0
+        if now - self._good_time > c.search_after_s:
+            # limbs went on in the meantime: legs are easily taken for each other
+            t0 = time.perf_counter()
+            back = self._come_back(frames, now, expected)
+            times["search"] = time.perf_counter() - t0
+            if back is not None:
+                return self._accept(*back, now, told, first=False)
         t0 = time.perf_counter()
         found = self._descend(seen, expected, widen, effort.evaluations)
         steps = found.evaluations
         good = self._usual.is_good(*found.fits)
         leapt, odd = False, not good or self._usual.is_odd(*found.fits)
         self._odd = self._odd + 1 if odd else 0
-        if not good or (odd and self._odd % c.odd_every == 1):
+        unsure = self._return.rivals is not None
+        if not good or (odd and not unsure and self._odd % c.odd_every == 1):
             for again in self._wider(frames, seen, expected, found):
                 steps += again[2]
                 if not good or self._usual.merit(*again[0].fits) > self._usual.merit(*found.fits):
@@ -192,11 +201,19 @@ class Tracker:
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
+        if unsure:
+            t0 = time.perf_counter()
+            other = self._weighed(frames, now, found, told)
+            if other is not None:
+                (found, person, _), leapt = other, True
+                self._last = found
+            times["search"] = time.perf_counter() - t0
         self._take(found, now, dt)
         if leapt:
             self._velocity = None  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
-        self._learn(found, seen, person)
+        if not unsure:
+            self._learn(found, seen, person)
         times["shape"] = time.perf_counter() - t0
         if now - self._good_time > 2.5 * FRAME_S and np.isfinite(self._good_time):
             told.append(f"followed again after {now - self._good_time:.2f} s")
@@ -338,8 +355,8 @@ class Tracker:
     ) -> tuple[TrackState, int]:
         t0 = time.perf_counter()
         if self._pose is not None:
-            back = self._is_back(frames)
-            times["solve"] = time.perf_counter() - t0
+            back = self._come_back(frames, now, self._pose)
+            times["search"] = time.perf_counter() - t0
             if back is not None:
                 return self._accept(*back, now, told, first=False)
             # a search takes as long as many frames
@@ -428,31 +445,49 @@ class Tracker:
             told.append(f"found again after {now - last:.2f} s")
         return TrackState.FOUND, found.evaluations
 
-    def _is_back(self, frames: Sequence[Frame]) -> tuple[Followed, float] | None:
-        """Whether the person stands where they were lost, as after something passed before them, or where something
-        stands before the room by now; in the pose that they had."""
-        assert self._pose is not None
-        usual, last = self._usual.mean, self._pose
+    def _come_back(self, frames: Sequence[Frame], now: float, expected: Pose) -> tuple[Followed, float] | None:
+        """The person, where something stands before the room by now or where they were expected: in the pose that they
+        had or a likely one, in any heading. None where they are not seen well enough."""
+        assert self._pose is not None and self.shape is not None
+        usual = self._usual.mean
         if usual is None:
             return None
-        for pose in (last, self._over_readings(frames, last)):
-            if pose is None:
+        mesh = self.shape.mesh(self.config.regain.level)
+        before = self._sensors.before
+        ways = self._return.ways(frames, now, mesh, self._pose, expected)
+        self._sensors.before = before
+        if ways is None:
+            return None
+        best: tuple[Followed, float] | None = None
+        chosen = 0
+        for i in range(min(self.config.ways_tried, len(ways))):
+            if ways.cost[i] > 2 * ways.cost[0]:
+                break
+            settled = self._settled(frames, ways.pose(i), 0)
+            if settled is None or settled[1] < self.config.least_person * usual[2]:
                 continue
-            seen = self._look(frames, pose, WIDE_REACH_M)
-            if not seen or person_pixels(seen) < 0.5 * usual[2]:
-                continue
-            self._pose = pose
-            again = self._regain(frames, seen, pose)
-            self._pose = last
-            if again is not None and self._usual.is_good(*again[0].fits):
-                return again[0], again[1]
-        return None
+            if best is None or self._usual.merit(*settled[0].fits) > self._usual.merit(*best[0].fits):
+                best, chosen = (settled[0], settled[1]), i
+            if self._usual.is_good(*settled[0].fits) and not self._usual.is_odd(*settled[0].fits):
+                break
+        if best is None or not self._usual.is_good(*best[0].fits):
+            return None
+        self._return.found(now, ways, chosen)
+        return best
 
-    def _over_readings(self, frames: Sequence[Frame], pose: Pose) -> Pose | None:
-        assert self.shape is not None
-        root = self.shape.mesh(self.config.stage.level).joint_template[0] + pose.transl
-        up = np.array([0.0, 0.0, 1.0]) if self.gravity_world is None else -np.asarray(self.gravity_world)
-        return self._sensors.moved_to_readings(frames, pose, root, up, self.config.standing_out_m2)
+    def _weighed(
+        self, frames: Sequence[Frame], now: float, found: Followed, told: list[str]
+    ) -> tuple[Followed, float, int] | None:
+        """The body as it stands more likely than as it was found at first; None where that is how it stands."""
+        assert self._pose is not None and self.shape is not None
+        mesh = self.shape.mesh(self.config.regain.level)
+        rival = self._return.weigh(frames, now, mesh, found.pose, self._pose)
+        settled = None if rival is None else self._settled(frames, rival, 0)
+        if settled is None or self._usual.merit(*settled[0].fits) < self._usual.merit(*found.fits) + LEAST_GAIN:
+            return None
+        self._return.exchanged(settled[0].pose, found.pose)
+        told.append("stands otherwise than they were taken to at first")
+        return settled
 
     # time
 

@@ -95,6 +95,10 @@ class TrackConfig:
     """which is looked for in the whole picture after so many odd frames"""
     search_every_odd_s: float = 2.0
     """but no more often than this: it takes as long as many frames"""
+    search_after_s: float = 0.15
+    """who was not seen for so long is searched where they are seen again: their limbs went on"""
+    ways_tried: int = 3
+    """so many of the likeliest ways to stand there are followed to the end"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
     search_every_s: float = 0.15

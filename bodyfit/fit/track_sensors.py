@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.follow import Looker, Pose, Seen
-from bodyfit.fit.initialize import HALF_DEPTH_M
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.view import depth_noise
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import REACH_M, Follower, follower_of
-from bodyfit.observe.observation import Observation
+from bodyfit.observe.observation import PERSON, Observation
 
 LEAST_SEEN = 40
 """grid pixels of the person, over all sensors, below which a frame says nothing of them"""
+WIDE_REACH_M = 0.6
+"""how far from a body that may be elsewhere the person is looked for"""
 THERE_M = 0.1
-"""a body this near to the middle of what stands out is there"""
+"""what stands out is where it was while its middle moves by less than this"""
+LEAST_CHANGE_M2 = 0.04
+"""and as large while its area changes by less"""
 
 
 class Sensors:
@@ -28,6 +32,7 @@ class Sensors:
         self._followers: dict[str, Follower] = {}
         self._strides: dict[str, int] = {}
         self._noise: dict[str, float] = {}
+        self._coarse: dict[str, int] = {}
         self._looker = Looker()
         self.before = 0
         """how many pixels of others lay before the body where it was last looked for"""
@@ -55,25 +60,41 @@ class Sensors:
         return follower if follower is not None and frame.depth.shape == follower.background.shape else None
 
     def look(
-        self, mesh: Mesh, frames: Sequence[Frame], expected: Pose, pixels: int, reach_m: float = REACH_M
-    ) -> list[Seen]:
-        """What the sensors see of a body expected at a pose, on grids of about `pixels` person pixels together."""
-        self.before = 0
+        self, mesh: Mesh, frames: Sequence[Frame], expected: Pose, pixels: int, reach_m: float = REACH_M,
+        *, coarse: bool = False,
+    ) -> list[Seen]:  # fmt: skip
+        """What the sensors see of a body expected at a pose, on grids of about `pixels` person pixels together.
+
+        A coarse look is one beside the others and leaves what is known for the next frame as it is.
+        """
+        before, self.before = self.before, 0
         out = []
         for frame in frames:
             follower = self._known(frame)
             if follower is None:
                 continue
             stride = self._strides[frame.sensor]
+            if coarse:
+                stride = self._coarse.get(frame.sensor, 2 * stride)
             seen = self._looker.look(mesh, expected, frame, follower, stride, self._noise[frame.sensor], reach_m)
             if seen is None:
                 continue
             if seen.followed.person:
-                self._strides[frame.sensor] = self._stride(seen.followed.person * stride**2, pixels)
+                wanted = self._stride(seen.followed.person * stride**2, pixels)
+                (self._coarse if coarse else self._strides)[frame.sensor] = wanted
             self.before += seen.followed.before
             if seen.followed.person >= LEAST_SEEN // 2:
                 out.append(seen)
+        if coarse:
+            self.before = before
         return out
+
+    def look_coarsely(self, mesh: Mesh, frames: Sequence[Frame], expected: Pose, pixels: int) -> list[Seen]:
+        """The same on few pixels and far around, for a search: twice where somebody is of another size by now."""
+        seen = self.look(mesh, frames, expected, pixels, WIDE_REACH_M, coarse=True)
+        if sum(s.followed.person for s in seen) > 2 * pixels:
+            seen = self.look(mesh, frames, expected, pixels, WIDE_REACH_M, coarse=True)
+        return seen
 
     def may_show_somebody(self, frames: Sequence[Frame], least_m2: float) -> bool:
         """Whether something stands before a room, or a room is not known."""
@@ -85,28 +106,54 @@ class Sensors:
                 return True
         return False
 
-    def moved_to_readings(
-        self, frames: Sequence[Frame], pose: Pose, root: NDArray[np.float64], up: NDArray[np.float64], least_m2: float
-    ) -> Pose | None:
-        """A pose whose root is at `root` (3,), over the middle of what stands before the rooms; None where too little
-        does, or it is there."""
-        points, area, eye = [], 0.0, np.zeros(3)
+    def standing_out(self, frames: Sequence[Frame]) -> StandingOut:
+        """What stands before the rooms, as all sensors together see it."""
+        points, area = [np.zeros((0, 3))], 0.0
         for frame in frames:
             follower = self._known(frame)
             if follower is not None:
                 size, here = follower.standing_out(frame)
-                area, eye = area + size, frame.T_world_depth[:3, 3]
+                area += size
                 points.append(here)
-        if area < least_m2:
-            return None
-        middle = np.median(np.concatenate(points), axis=0)
-        shift = middle - root
-        shift -= up * (shift @ up)
-        # a body's middle lies behind what is seen of it
-        away = middle - eye
-        away -= up * (away @ up)
-        shift += HALF_DEPTH_M * away / max(float(np.linalg.norm(away)), 1e-6)
-        return None if float(np.linalg.norm(shift)) < THERE_M else Pose(pose.rotations, pose.transl + shift)
+        every = np.concatenate(points)
+        return StandingOut(area, np.median(every, axis=0) if len(every) else np.full(3, np.nan))
+
+
+@dataclass(frozen=True)
+class StandingOut:
+    """What stands before the rooms: square metres, face on, and where its middle (3,) is."""
+
+    area_m2: float
+    middle: NDArray[np.float64]
+
+    def is_like(self, other: StandingOut) -> bool:
+        """Whether nothing to speak of has changed."""
+        if max(self.area_m2, other.area_m2) < LEAST_CHANGE_M2:
+            return True
+        if abs(self.area_m2 - other.area_m2) > max(LEAST_CHANGE_M2, 0.1 * self.area_m2):
+            return False
+        return bool(np.linalg.norm(self.middle - other.middle) < THERE_M)
+
+
+def seen_points(seen: Sequence[Seen]) -> NDArray[np.float64]:
+    """(N, 3) where the person's readings are, metres, in the world."""
+    out = [np.zeros((0, 3))]
+    for view in (s.view for s in seen):
+        rows, cols = np.nonzero((view.label == PERSON) & (view.depth > 0))
+        z = view.depth[rows, cols].astype(np.float64)
+        fx, fy, cx, cy = (float(x) for x in view.intrinsics)
+        points = np.stack([(cols - cx) / fx * z, (rows - cy) / fy * z, z], 1)
+        out.append((points - view.t_cw) @ view.R_cw)
+    return np.concatenate(out)
+
+
+def seen_area_m2(seen: Sequence[Seen]) -> float:
+    """How large the person is, square metres face on, in the view that shows most of them."""
+    areas = [0.0]
+    for view in (s.view for s in seen):
+        z = view.depth[(view.label == PERSON) & (view.depth > 0)]
+        areas.append(float((z.astype(np.float64) ** 2).sum() / (view.intrinsics[0] * view.intrinsics[1])))
+    return max(areas)
 
 
 def person_pixels(seen: Sequence[Seen]) -> float:

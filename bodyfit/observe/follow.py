@@ -111,7 +111,10 @@ class Follower:
         (N, 3) of it in the world."""
         k = 8
         z, room = frame.depth[::k, ::k], self.background[::k, ::k]
-        rows, cols = np.nonzero((z > 0) & (room > 0) & (z < room * (1 - 3 * BEHIND_SHARE)))
+        nearer = 3 * BEHIND_SHARE * room
+        if self.noise is not None:
+            nearer = nearer + 3 * self.noise.inverse_sigma * room**2
+        rows, cols = np.nonzero((z > 0) & (room > 0) & (z < room - nearer))
         d = z[rows, cols].astype(np.float64)
         c = self.camera
         points = np.stack([(cols * k - c.cx) / c.fx * d, (rows * k - c.cy) / c.fy * d, d], 1)
