@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import SEXES, BodyModel
+from bodyfit.body.skeleton import PART_NAMES
 from bodyfit.errors import FrameError, InputError
 from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.config import CLOTHING
@@ -24,6 +25,7 @@ from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
+from bodyfit.fit.track_hidden import HiddenParts, names_of
 from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_return import Comeback, Return
 from bodyfit.fit.track_search import PersonSearch
@@ -86,6 +88,7 @@ class Tracker:
         self._good_time = -np.inf
         self._searched = -np.inf
         self._lost = True
+        self._coasting = False
         self._usual = Usual(self.config)
         self._effort = self.config.effort
         self._slow, self._quick = 0, 0
@@ -95,6 +98,7 @@ class Tracker:
         up = np.array([0.0, 0.0, 1.0]) if gravity_world is None else -np.asarray(gravity_world, np.float64)
         comeback = Comeback(self.config.regain, self.config.fit, self.prior, model.joint_names)
         self._return = Return(comeback, self._sensors, up / np.linalg.norm(up))
+        self._parts = HiddenParts(model)
         self._odd = 0
         self._at_border: float | None = None
         self._last: Followed | None = None
@@ -133,10 +137,21 @@ class Tracker:
                 state, steps = self._follow(frames, now, told, times)
         self._time = now
         self._count += 1
+        self._tell_hidden(state, told)
         times["all"] = time.perf_counter() - started
         if state is TrackState.TRACKED:
             self._spend(times["all"])
         return self._estimate(self._count - 1 if index is None else index, now, state, steps, told, times)
+
+    def _tell_hidden(self, state: TrackState, told: list[str]) -> None:
+        """What of the body is not seen: that part is a guess."""
+        if state not in (TrackState.FOUND, TrackState.TRACKED) or self._last is None or self.shape is None:
+            return
+        gone, back = self._parts.look(self.shape.mesh(self.config.regain.level), self._last.pose, self._last.views)
+        if gone:
+            told.append(f"not seen any more, and guessed: {names_of(gone)}")
+        if back:
+            told.append(f"seen again: {names_of(back)}")
 
     @property
     def effort(self) -> str:
@@ -165,7 +180,7 @@ class Tracker:
             if back is not None:
                 return self._accept(*back, now, told, first=False)
             return self._coast(frames, seen, expected, now, told), 0
-        if now - self._good_time > c.search_after_s:
+        if self._coasting and now - self._good_time > c.search_after_s:
             # limbs went on in the meantime: legs are easily taken for each other
             t0 = time.perf_counter()
             back = self._come_back(frames, now, expected)
@@ -179,8 +194,9 @@ class Tracker:
         leapt, odd = False, not good or self._usual.is_odd(*found.fits)
         self._odd = self._odd + 1 if odd else 0
         unsure = self._return.rivals is not None
-        if not good or (odd and not unsure and self._odd % c.odd_every == 1):
-            for again in self._wider(frames, seen, expected, found):
+        turn = self._odd % c.odd_every
+        if not good or (odd and not unsure and (turn == 1 or (turn == 2 and self._odd > c.arms_after))):
+            for again in self._wider(frames, expected, found):
                 steps += again[2]
                 if not good or self._usual.merit(*again[0].fits) > self._usual.merit(*found.fits):
                     found, person, _ = again
@@ -217,7 +233,7 @@ class Tracker:
         times["shape"] = time.perf_counter() - t0
         if now - self._good_time > 2.5 * FRAME_S and np.isfinite(self._good_time):
             told.append(f"followed again after {now - self._good_time:.2f} s")
-        self._good_time = now
+        self._good_time, self._coasting = now, False
         return TrackState.TRACKED, steps
 
     def _predict(self, dt: float) -> Pose:
@@ -244,18 +260,26 @@ class Tracker:
             still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
 
-    def _wider(
-        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, found: Followed
-    ) -> Iterator[tuple[Followed, float, int]]:
-        """The frame again: wider and coarser; and, where that was tried before, with an arm elsewhere."""
-        again = self._regain(frames, seen, expected)
-        if again is not None:
-            yield again
-            found = again[0]
-        if self._odd < self.config.arms_after:
-            return
+    def _wider(self, frames: Sequence[Frame], expected: Pose, found: Followed) -> Iterator[tuple[Followed, float, int]]:
+        """The frame again: wider and coarser; then, where nothing is followed, in every likely way; and, where that was
+        tried before, with an arm elsewhere."""
+        assert self.shape is not None and self._pose is not None
         c, shape = self.config, self.shape
-        assert shape is not None
+        seen = self._sensors.look_coarsely(shape.mesh(c.regain.level), frames, expected, c.regain.pixels)
+        if not seen:
+            return
+        good = self._usual.is_good(*found.fits)
+        if not good or self._odd % c.odd_every == 1:
+            again = self._regain(frames, seen, expected)
+            if again is not None:
+                yield again
+                good = self._usual.is_good(*again[0].fits)
+            # what was hidden until now went on too
+            if not good or self._parts.hidden:
+                back = self._come_back(frames, float(frames[0].timestamp_s), expected)
+                if back is not None:
+                    yield *back, 0
+            return
         moved = arms_elsewhere(
             shape.mesh(c.regain.level), [s.view for s in seen], found.pose, c.regain, c.fit, self.prior,
             shape.clothing.sigma_behind_m, iterations=5,
@@ -273,10 +297,9 @@ class Tracker:
         assert self._pose is not None and self.shape is not None
         best: Followed | None = None
         steps = 0
-        wide = self._look(frames, expected, WIDE_REACH_M) or list(seen)
-        for start in (expected, self._pose):
+        for start in (expected,) if self._velocity is None else (expected, self._pose):
             coarse = descend(
-                self.shape.mesh(c.regain.level), [s.view for s in wide], start, c.regain, c.fit, self.prior,
+                self.shape.mesh(c.regain.level), [s.view for s in seen], start, c.regain, c.fit, self.prior,
                 self.shape.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
             )  # fmt: skip
             steps += coarse.evaluations
@@ -328,7 +351,7 @@ class Tracker:
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, now: float, told: list[str]
     ) -> TrackState:
         """Nothing to follow in this frame: the body stays where it was expected."""
-        gone = now - self._good_time
+        gone, self._coasting = now - self._good_time, True
         readings = sum(int((f.depth[::16, ::16] > 0).sum()) for f in frames)
         if not readings:
             told.append("no depth in this frame")
@@ -440,7 +463,7 @@ class Tracker:
             self._usual.take(*found.fits, person)
         if first:
             self.shape.online.begin(found.pose.rotations)
-        self._lost = False
+        self._lost = self._coasting = False
         if np.isfinite(last):
             told.append(f"found again after {now - last:.2f} s")
         return TrackState.FOUND, found.evaluations
@@ -454,7 +477,7 @@ class Tracker:
             return None
         mesh = self.shape.mesh(self.config.regain.level)
         before = self._sensors.before
-        ways = self._return.ways(frames, now, mesh, self._pose, expected)
+        ways = self._return.ways(frames, now, now - self._good_time, mesh, self._pose, expected)
         self._sensors.before = before
         if ways is None:
             return None
@@ -523,7 +546,7 @@ class Tracker:
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
             self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
-            tuple(told), times,
+            tuple(told), times, hidden=self._parts.hidden if last is not None else PART_NAMES,
         )  # fmt: skip
 
     def _joints(self) -> NDArray[np.float64]:

@@ -50,6 +50,8 @@ class TrackEstimate:
         shape_frozen: whether later frames no longer move the shape.
         told: what happened, one short sentence each.
         times_s: wall seconds by part.
+        hidden: parts of the body (names of `bodyfit.body.skeleton.PART_NAMES`) of which this frame shows too little:
+            where they are is a guess; all of them where nobody is followed.
     """
 
     index: int
@@ -70,6 +72,7 @@ class TrackEstimate:
     shape_frozen: bool
     told: tuple[str, ...]
     times_s: Mapping[str, float]
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass

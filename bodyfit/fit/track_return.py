@@ -29,7 +29,7 @@ from bodyfit.rotation import matrix_from_axis_angle
 LIKELY_STANCES = ("arms_down", "walk_left", "walk_right")
 """how a person comes back, beside as they went"""
 HEADINGS = 8
-TASTED, FOLLOWED, KEPT = 14, 2, 6
+TASTED, FOLLOWED, KEPT = 10, 2, 6
 """of all ways so many are followed, so many steps, and so many of those that differ are kept"""
 FACES_WHERE_THEY_GO = 0.15
 """by this share a body costs more that goes backwards: who walks looks where they walk, nearly always"""
@@ -41,6 +41,8 @@ LEAST_BACK_M2, MOST_BACK_M2 = 0.15, 1.5
 """how large somebody who comes back looks, square metres face on"""
 AGAIN_S, SAME_AGAIN_S = 0.1, 1.0
 """so long after nobody was found nobody is looked for; and so long where nothing has changed since"""
+TURNS_ROUND_S = 0.7
+"""who was gone for less has not turned round, nor has who is seen walking: the headings behind them are left out"""
 PATH_S, WALKS_M_S = 0.3, 0.4
 """who got on faster than this over so long walks"""
 OPEN_S = 1.0
@@ -73,12 +75,13 @@ class Ways:
 @dataclass
 class Place:
     """Where somebody may stand: root (3,) metres, up and toward (3,) unit vectors, toward the sensor and level; travel
-    (3,) metres a second, level, None where it is not known."""
+    (3,) metres a second, level, None where it is not known; gone_s: for so long the person was not seen."""
 
     root: NDArray[np.float64]
     up: NDArray[np.float64]
     toward: NDArray[np.float64]
     travel: NDArray[np.float64] | None = None
+    gone_s: float = np.inf
 
 
 def level_unit(v: NDArray[np.float64], up: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,7 +131,10 @@ class Comeback:
         known = last.rotations[0]
         last_yaw = yaw_of(known[:, 2], toward, up)
         first = last_yaw if place.travel is None else yaw_of(place.travel, toward, up)
-        yaws = first + np.arange(HEADINGS) * (2 * np.pi / HEADINGS)
+        around = np.arange(HEADINGS) * (2 * np.pi / HEADINGS)
+        if place.travel is not None or place.gone_s < TURNS_ROUND_S:
+            around = around[np.cos(around) > -0.1]
+        yaws = first + around
         stances = [matrix_from_axis_angle(stance_pose(self.names, s)) for s in LIKELY_STANCES]
         rotations, roots = [], []
         for yaw in yaws:
@@ -221,7 +227,9 @@ class Return:
         velocity = velocity - self.up * (velocity @ self.up)
         return velocity if t1 - t0 >= PATH_S / 3 and float(np.linalg.norm(velocity)) > WALKS_M_S else None
 
-    def ways(self, frames: Sequence[Frame], now: float, mesh: Mesh, last: Pose, expected: Pose) -> Ways | None:
+    def ways(
+        self, frames: Sequence[Frame], now: float, gone_s: float, mesh: Mesh, last: Pose, expected: Pose
+    ) -> Ways | None:
         """How the person may stand in a frame, the likeliest first; None where nobody is there whom it is worth looking
         at, or where nothing has changed since nobody was found."""
         out = self.sensors.standing_out(frames)
@@ -244,17 +252,17 @@ class Return:
                 seen = elsewhere
         if not LEAST_BACK_M2 < seen_area_m2(seen) < MOST_BACK_M2:
             return None
-        self.place = self.place_of(frames, mesh, seen, last)
+        self.place = self.place_of(frames, mesh, seen, last, gone_s)
         return self.comeback.search(mesh, [s.view for s in seen], last, self.place, (expected,))
 
-    def place_of(self, frames: Sequence[Frame], mesh: Mesh, seen: Sequence[Seen], last: Pose) -> Place:
+    def place_of(self, frames: Sequence[Frame], mesh: Mesh, seen: Sequence[Seen], last: Pose, gone_s: float) -> Place:
         """Where the readings say that the person is: a body's middle lies behind what is seen of it."""
         middle = np.median(seen_points(seen), axis=0)
         toward = level_unit(frames[0].T_world_depth[:3, 3] - middle, self.up)
         root = posed_root(mesh, last)
         shift = middle - root
         shift -= self.up * (shift @ self.up)
-        return Place(root + shift - HALF_DEPTH_M * toward, self.up, toward, self.travel())
+        return Place(root + shift - HALF_DEPTH_M * toward, self.up, toward, self.travel(), gone_s)
 
     def found(self, now: float, ways: Ways, chosen: int) -> None:
         """One of the ways was taken: the others stay open for a while."""
