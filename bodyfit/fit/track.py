@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 FRAME_S = 1 / 30
+LATE = 1.6
+"""a frame is late when it comes after so many times the usual time"""
+MORE_WHEN_LATE = 2
+"""and then takes so many steps more"""
 LEAST_GAIN = 0.02
 """a body that was found in the whole picture replaces the followed one when it explains this much more"""
 
@@ -99,6 +103,12 @@ class Tracker:
         comeback = Comeback(self.config.regain, self.config.fit, self.prior, model.joint_names)
         self._return = Return(comeback, self._sensors, up / np.linalg.norm(up))
         self._parts = HiddenParts(model)
+        self._poor = 0
+        """how often nothing better was found since the body lay as well as usual"""
+        self._covered = False
+        """whether something stood before the person in the last frame"""
+        self._step_s = np.inf
+        """time between frames where none is missing"""
         self._odd = 0
         self._at_border: float | None = None
         self._last: Followed | None = None
@@ -166,11 +176,16 @@ class Tracker:
         assert self._pose is not None and self.shape is not None
         c, effort = self.config, EFFORTS[self._effort]
         dt = now - self._time
+        self._step_s = min(1.02 * self._step_s, dt)
+        # frames that were missed bring the next ones nearer to being lost: what can wait waits
+        late = dt > LATE * self._step_s
         expected = self._predict(dt)
         widen = max(1.0, dt / FRAME_S)
         t0 = time.perf_counter()
         seen = self._look(frames, expected, WIDE_REACH_M if widen > 2.5 else REACH_M)
         times["label"] = time.perf_counter() - t0
+        uncovered, self._covered = self._covered, self._sensors.before >= LEAST_SEEN
+        uncovered = uncovered and not self._covered
         person = person_pixels(seen)
         usual = self._usual.mean
         if sum(s.followed.person for s in seen) < LEAST_SEEN or (
@@ -188,15 +203,17 @@ class Tracker:
             if back is not None:
                 return self._accept(*back, now, told, first=False)
         t0 = time.perf_counter()
-        found = self._descend(seen, expected, widen, effort.evaluations)
+        found = self._descend(seen, expected, widen, effort.evaluations + (MORE_WHEN_LATE if late else 0))
         steps = found.evaluations
         good = self._usual.is_good(*found.fits)
         leapt, odd = False, not good or self._usual.is_odd(*found.fits)
         self._odd = self._odd + 1 if odd else 0
+        self._poor = self._poor if odd else 0
         unsure = self._return.rivals is not None
         turn = self._odd % c.odd_every
-        if not good or (odd and not unsure and (turn == 1 or (turn == 2 and self._odd > c.arms_after))):
-            for again in self._wider(frames, expected, found):
+        wider = odd and not unsure and not late and (turn == 1 or (turn == 2 and self._odd > c.arms_after))
+        if not good or wider:
+            for again in self._wider(frames, expected, found, uncovered=uncovered):
                 steps += again[2]
                 if not good or self._usual.merit(*again[0].fits) > self._usual.merit(*found.fits):
                     found, person, _ = again
@@ -206,18 +223,24 @@ class Tracker:
                     break
         times["solve"] = time.perf_counter() - t0
         self._last = found
-        poor = self._odd >= c.search_when_odd and self._usual.is_poor(found.overlap)
+        poor = not late and self._odd >= c.search_when_odd and self._usual.is_poor(found.overlap)
         if poor and now - self._searched > c.search_every_odd_s:
-            self._odd = 0
-            state, more = self._search_whole(frames, now, told, times, at_least=found)
-            if state is TrackState.FOUND:
-                return state, steps + more
+            self._odd, self._searched = 0, now
+            back = self._come_back(frames, now, found.pose)
+            if back is not None and self._usual.merit(*back[0].fits) > self._usual.merit(*found.fits) + LEAST_GAIN:
+                return self._accept(*back, now, told, first=False)
+            self._return.rivals = None
+            self._poor += 1
+            if self._poor > 1 and not self._parts.hidden:
+                state, more = self._search_whole(frames, now, told, times, at_least=found)
+                if state is TrackState.FOUND:
+                    return state, steps + more
         if not self._usual.is_good(*found.fits):
             told.append(
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
-        if unsure:
+        if unsure and not late:
             t0 = time.perf_counter()
             other = self._weighed(frames, now, found, told)
             if other is not None:
@@ -260,9 +283,11 @@ class Tracker:
             still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
 
-    def _wider(self, frames: Sequence[Frame], expected: Pose, found: Followed) -> Iterator[tuple[Followed, float, int]]:
-        """The frame again: wider and coarser; then, where nothing is followed, in every likely way; and, where that was
-        tried before, with an arm elsewhere."""
+    def _wider(
+        self, frames: Sequence[Frame], expected: Pose, found: Followed, *, uncovered: bool
+    ) -> Iterator[tuple[Followed, float, int]]:
+        """The frame again: wider and coarser; then, where nothing is followed or what was hidden until now went on
+        meanwhile, in every likely way; and, where that was tried before, with an arm elsewhere."""
         assert self.shape is not None and self._pose is not None
         c, shape = self.config, self.shape
         seen = self._sensors.look_coarsely(shape.mesh(c.regain.level), frames, expected, c.regain.pixels)
@@ -274,15 +299,14 @@ class Tracker:
             if again is not None:
                 yield again
                 good = self._usual.is_good(*again[0].fits)
-            # what was hidden until now went on too
-            if not good or self._parts.hidden:
+            if not good or uncovered:
                 back = self._come_back(frames, float(frames[0].timestamp_s), expected)
                 if back is not None:
                     yield *back, 0
             return
         moved = arms_elsewhere(
             shape.mesh(c.regain.level), [s.view for s in seen], found.pose, c.regain, c.fit, self.prior,
-            shape.clothing.sigma_behind_m, iterations=5,
+            shape.clothing.sigma_behind_m, iterations=3,
         )  # fmt: skip
         if moved is not None:
             settled = self._settled(frames, moved, 0)
@@ -319,7 +343,7 @@ class Tracker:
     def _take(self, found: Followed, now: float, dt: float) -> None:
         assert self._pose is not None
         before = self._pose
-        if now - self._good_time < 2.5 * FRAME_S:
+        if now - self._good_time < self.config.longest_gap_s:
             turn = log_rotation(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations)[0] / dt
             self._velocity = (turn, (found.pose.transl - before.transl) / dt)
         else:
@@ -382,9 +406,11 @@ class Tracker:
             times["search"] = time.perf_counter() - t0
             if back is not None:
                 return self._accept(*back, now, told, first=False)
-            # a search takes as long as many frames
+            # a search of the whole picture takes as long as many frames
+            since = self._return.standing_since
+            waits = since is None or now - since < self.config.whole_after_s
             early = now - self._searched < self.config.search_every_s
-            if early or not self._sensors.may_show_somebody(frames, self.config.standing_out_m2):
+            if early or (waits and self._sensors.know_their_rooms(frames)):
                 return TrackState.LOST, 0
         return self._search_whole(frames, now, told, times)
 
@@ -458,7 +484,8 @@ class Tracker:
         self._pose = found.pose
         self.views = found.views
         self._settle_pose(found)
-        self._velocity = None
+        travel = None if first else self._return.travel()
+        self._velocity = None if travel is None else (np.zeros((len(found.pose.rotations), 3)), travel)
         if not self._usual.is_poor(found.overlap):
             self._usual.take(*found.fits, person)
         if first:

@@ -29,7 +29,7 @@ from bodyfit.rotation import matrix_from_axis_angle
 LIKELY_STANCES = ("arms_down", "walk_left", "walk_right")
 """how a person comes back, beside as they went"""
 HEADINGS = 8
-TASTED, FOLLOWED, KEPT = 10, 2, 6
+TASTED, FOLLOWED, KEPT = 10, 2, 4
 """of all ways so many are followed, so many steps, and so many of those that differ are kept"""
 FACES_WHERE_THEY_GO = 0.15
 """by this share a body costs more that goes backwards: who walks looks where they walk, nearly always"""
@@ -202,6 +202,8 @@ class Return:
         self.rivals: Ways | None = None
         """other ways in which a person who was found again may stand; None where it is clear"""
         self.place: Place | None = None
+        self.standing_since: float | None = None
+        """since when somebody may stand there who is not followed; None where nobody does"""
         self._found_at = -np.inf
         self._path: list[tuple[float, NDArray[np.float64]]] = []
         self._looked_at: tuple[StandingOut, int] | None = None
@@ -235,6 +237,9 @@ class Return:
         out = self.sensors.standing_out(frames)
         if out.area_m2 > LEAST_BACK_M2:
             self.note(now, out.middle)
+            self.standing_since = now if self.standing_since is None else self.standing_since
+        else:
+            self.standing_since = None
         near = self.sensors.look_coarsely(mesh, frames, expected, PIXELS)
         there = sum(s.followed.person for s in near)
         if self._looked_at is not None:
@@ -267,7 +272,7 @@ class Return:
     def found(self, now: float, ways: Ways, chosen: int) -> None:
         """One of the ways was taken: the others stay open for a while."""
         others = [i for i in range(len(ways)) if i != chosen]
-        self._found_at, self._tasted, self._looked_at = now, 0, None
+        self._found_at, self._tasted, self._looked_at, self.standing_since = now, 0, None, None
         self.rivals = ways.take(others) if others else None
 
     def weigh(self, frames: Sequence[Frame], now: float, mesh: Mesh, found: Pose, before: Pose) -> Pose | None:

@@ -96,15 +96,10 @@ class Sensors:
             seen = self.look(mesh, frames, expected, pixels, WIDE_REACH_M, coarse=True)
         return seen
 
-    def may_show_somebody(self, frames: Sequence[Frame], least_m2: float) -> bool:
-        """Whether something stands before a room, or a room is not known."""
-        for frame in frames:
-            follower = self._known(frame)
-            if follower is None or not follower.sees_its_room(frame):
-                return True
-            if follower.standing_out(frame)[0] > least_m2:
-                return True
-        return False
+    def know_their_rooms(self, frames: Sequence[Frame]) -> bool:
+        """Whether every sensor of these frames has seen its room before and sees it still."""
+        followers = [(self._known(frame), frame) for frame in frames]
+        return all(follower is not None and follower.sees_its_room(frame) for follower, frame in followers)
 
     def standing_out(self, frames: Sequence[Frame]) -> StandingOut:
         """What stands before the rooms, as all sensors together see it."""
