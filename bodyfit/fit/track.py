@@ -211,6 +211,14 @@ class Tracker:
         self._poor = self._poor if odd else 0
         unsure = self._return.rivals is not None
         turn = self._odd % c.odd_every
+        if unsure and (odd or not late):
+            t0 = time.perf_counter()
+            other = self._weighed(frames, now, found, told, afresh=odd)
+            if other is not None:
+                (found, person, more), leapt = other, True
+                steps += more
+                good, odd = self._usual.is_good(*found.fits), self._usual.is_odd(*found.fits)
+            times["search"] = time.perf_counter() - t0
         wider = odd and not unsure and not late and (turn == 1 or (turn == 2 and self._odd > c.arms_after))
         if not good or wider:
             for again in self._wider(frames, expected, found, uncovered=uncovered):
@@ -240,16 +248,9 @@ class Tracker:
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
-        if unsure and not late:
-            t0 = time.perf_counter()
-            other = self._weighed(frames, now, found, told)
-            if other is not None:
-                (found, person, _), leapt = other, True
-                self._last = found
-            times["search"] = time.perf_counter() - t0
         self._take(found, now, dt)
         if leapt:
-            self._velocity = None  # a limb that was put elsewhere did not fly there
+            self._walk_on()  # a limb that was put elsewhere did not fly there
         t0 = time.perf_counter()
         if not unsure:
             self._learn(found, seen, person)
@@ -271,7 +272,9 @@ class Tracker:
     def _look(self, frames: Sequence[Frame], expected: Pose, reach_m: float = REACH_M) -> list[Seen]:
         assert self.shape is not None
         mesh = self.shape.mesh(self.config.stage.level)
-        return self._sensors.look(mesh, frames, expected, EFFORTS[self._effort].pixels, reach_m)
+        seen = self._sensors.look(mesh, frames, expected, EFFORTS[self._effort].pixels, reach_m)
+        self._usual.noise_m = self._sensors.noise_m
+        return seen
 
     def _descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
         c = self.config
@@ -335,6 +338,8 @@ class Tracker:
     def _settled(self, frames: Sequence[Frame], pose: Pose, steps: int) -> tuple[Followed, float, int] | None:
         """A pose that was come by otherwise, followed as usual: result, person pixels, steps."""
         near = self._look(frames, pose)
+        if sum(s.followed.person for s in near) > 2 * EFFORTS[self._effort].pixels:
+            near = self._look(frames, pose)  # they are nearer by now, and the grid was too fine
         if not near:
             return None
         fine = self._descend(near, pose, 3.0, 4)
@@ -350,6 +355,11 @@ class Tracker:
             self._velocity = None
         self._settle_pose(found)
         self.views = found.views
+
+    def _walk_on(self) -> None:
+        """Who comes back walks on; of their limbs' motion nothing is known yet."""
+        travel = self._return.travel() if self._return.rivals is not None else None
+        self._velocity = None if travel is None else (np.zeros((self.model.num_joints, 3)), travel)
 
     def _settle_pose(self, found: Followed) -> None:
         """The pose and how well it is known."""
@@ -484,8 +494,7 @@ class Tracker:
         self._pose = found.pose
         self.views = found.views
         self._settle_pose(found)
-        travel = None if first else self._return.travel()
-        self._velocity = None if travel is None else (np.zeros((len(found.pose.rotations), 3)), travel)
+        self._walk_on()
         if not self._usual.is_poor(found.overlap):
             self._usual.take(*found.fits, person)
         if first:
@@ -526,16 +535,16 @@ class Tracker:
         return best
 
     def _weighed(
-        self, frames: Sequence[Frame], now: float, found: Followed, told: list[str]
+        self, frames: Sequence[Frame], now: float, found: Followed, told: list[str], *, afresh: bool
     ) -> tuple[Followed, float, int] | None:
         """The body as it stands more likely than as it was found at first; None where that is how it stands."""
         assert self._pose is not None and self.shape is not None
         mesh = self.shape.mesh(self.config.regain.level)
-        rival = self._return.weigh(frames, now, mesh, found.pose, self._pose)
+        rival = self._return.weigh(frames, now, mesh, found.pose, self._pose, afresh=afresh)
         settled = None if rival is None else self._settled(frames, rival, 0)
         if settled is None or self._usual.merit(*settled[0].fits) < self._usual.merit(*found.fits) + LEAST_GAIN:
             return None
-        self._return.exchanged(settled[0].pose, found.pose)
+        self._return.exchanged(found.pose)
         told.append("stands otherwise than they were taken to at first")
         return settled
 

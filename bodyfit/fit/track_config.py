@@ -104,8 +104,8 @@ class TrackConfig:
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
     whole_after_s: float = 0.7
-    """where somebody has stood before the room for so long and is not the person in any likely way, the whole picture is
-    searched: that takes a second or two"""
+    """where somebody has stood before the room for so long and is not the person in any likely way, the whole picture
+    is searched: that takes a second or two"""
     search_every_s: float = 1.0
     """and then again after so long"""
     wait_at_border_s: float = 1.0

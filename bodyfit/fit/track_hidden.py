@@ -1,4 +1,4 @@
-"""Which parts of a followed body a frame does not show: something stands before them, or they are out of the picture."""
+"""Parts of a followed body that a frame does not show: something stands before them, or they are out of the picture."""
 
 from __future__ import annotations
 

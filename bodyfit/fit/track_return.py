@@ -6,7 +6,7 @@ a cold start takes a second in which a live stream goes on without us.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +39,8 @@ PIXELS = 300
 """of the person, over all sensors, are enough for that"""
 LEAST_BACK_M2, MOST_BACK_M2 = 0.15, 1.5
 """how large somebody who comes back looks, square metres face on"""
+MOST_CUT_M, ENTERS_S = 0.3, 0.6
+"""whom the picture's border cuts over more than this is waited for so long: half a body may face either way"""
 AGAIN_S, SAME_AGAIN_S = 0.1, 1.0
 """so long after nobody was found nobody is looked for; and so long where nothing has changed since"""
 TURNS_ROUND_S = 0.7
@@ -63,6 +65,10 @@ class Ways:
     def pose(self, i: int) -> Pose:
         """One of them."""
         return Pose(self.state.rotations[i], self.state.transl[i])
+
+    def poses(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Rotations (J, 3, 3) and transl (3,) of each."""
+        return zip(self.state.rotations, self.state.transl, strict=True)
 
     def take(self, chosen: Sequence[int]) -> Ways:
         """Some of them, in that order."""
@@ -135,25 +141,27 @@ class Comeback:
         if place.travel is not None or place.gone_s < TURNS_ROUND_S:
             around = around[np.cos(around) > -0.1]
         yaws = first + around
-        stances = [matrix_from_axis_angle(stance_pose(self.names, s)) for s in LIKELY_STANCES]
-        rotations, roots = [], []
+        poses: list[Pose] = []
         for yaw in yaws:
-            side = np.sin(yaw) ** 2
-            root = place.root - toward * (HALF_WIDTH_M - HALF_DEPTH_M) * side
             as_they_went = last.rotations.copy()
             as_they_went[0] = matrix_from_axis_angle(up * (yaw - last_yaw)) @ known
-            rotations.append(as_they_went)
-            roots.append(root)
-            for stance in stances:
-                stance = stance.copy()
-                stance[0] = root_frame(up, toward, yaw)
-                rotations.append(stance)
-                roots.append(root)
-        transl = np.stack(roots) - mesh.joint_template[0]
-        rotations += [pose.rotations for pose in others]
-        transl = np.concatenate([transl, *(pose.transl[None] for pose in others)])
-        n = len(transl)
-        return Ways(State(np.stack(rotations), transl, np.zeros((n, 1)), np.arange(n)), np.full(n, np.inf))
+            root = place.root - toward * (HALF_WIDTH_M - HALF_DEPTH_M) * np.sin(yaw) ** 2
+            transl = root - mesh.joint_template[0]
+            poses.append(Pose(as_they_went, transl))
+            poses += self._stances(transl, place, yaw)
+        return ways_of([*poses, *others])
+
+    def stances_at(self, pose: Pose, place: Place) -> list[Pose]:
+        """Likely stances where a body stands, in its heading."""
+        return self._stances(pose.transl, place, yaw_of(pose.rotations[0, :, 2], place.toward, place.up))
+
+    def _stances(self, transl: NDArray[np.float64], place: Place, yaw: float) -> list[Pose]:
+        out = []
+        for stance in LIKELY_STANCES:
+            rotations = matrix_from_axis_angle(stance_pose(self.names, stance))
+            rotations[0] = root_frame(place.up, place.toward, yaw)
+            out.append(Pose(rotations, transl))
+        return out
 
     def problem(self, mesh: Mesh, views: Sequence[View], count: int) -> Problem:
         """So many ways, all looking at the same views."""
@@ -240,6 +248,10 @@ class Return:
             self.standing_since = now if self.standing_since is None else self.standing_since
         else:
             self.standing_since = None
+        if out.cut_m > MOST_CUT_M:
+            since = self.standing_since
+            if since is None or now - since < ENTERS_S:
+                return None
         near = self.sensors.look_coarsely(mesh, frames, expected, PIXELS)
         there = sum(s.followed.person for s in near)
         if self._looked_at is not None:
@@ -275,9 +287,16 @@ class Return:
         self._found_at, self._tasted, self._looked_at, self.standing_since = now, 0, None, None
         self.rivals = ways.take(others) if others else None
 
-    def weigh(self, frames: Sequence[Frame], now: float, mesh: Mesh, found: Pose, before: Pose) -> Pose | None:
+    def weigh(
+        self, frames: Sequence[Frame], now: float, mesh: Mesh, found: Pose, before: Pose, *, afresh: bool
+    ) -> Pose | None:
         """The other ways followed one step in a frame in which the person was found at a pose: one that explains it
-        plainly better, or None."""
+        plainly better, or None.
+
+        Args:
+            before: the pose in the frame before.
+            afresh: likely stances at the found place and heading are tried too, and followed further.
+        """
         ways, place = self.rivals, self.place
         assert ways is not None and place is not None
         self.note(now, posed_root(mesh, found))
@@ -287,29 +306,35 @@ class Return:
         if not seen or now - self._found_at > OPEN_S:
             self.rivals = None
             return None
-        state = ways.state
-        both = State(
-            np.concatenate([found.rotations[None], state.rotations]),
-            np.concatenate([found.transl[None], state.transl + (found.transl - before.transl)]),
-            np.zeros((len(ways) + 1, 1)), np.arange(len(ways) + 1),
+        poses = [found, *(Pose(R, t + found.transl - before.transl) for R, t in ways.poses())]
+        if afresh:
+            poses += self.comeback.stances_at(found, place)
+        every = ways_of(poses)
+        every = self.comeback.improved(
+            mesh, [s.view for s in seen], every, FOLLOWED if afresh else 1, place, ordered=False
         )  # fmt: skip
-        every = Ways(both, np.zeros(len(ways) + 1))
-        every = self.comeback.improved(mesh, [s.view for s in seen], every, 1, place, ordered=False)
         self._tasted += 1
         worst = every.cost[0] * (HOPELESS if self._tasted >= SOME_FRAMES else 2 * HOPELESS)
         order = [0, *(int(i) for i in np.argsort(every.cost[1:], kind="stable") + 1 if every.cost[i] < worst)]
-        open_ways = self.comeback.distinct(mesh, every.take(order), len(order))
+        open_ways = self.comeback.distinct(mesh, every.take(order), KEPT)
         mine = open_ways.cost[0]
         self.rivals = open_ways.take(range(1, len(open_ways))) if len(open_ways) > 1 else None
         if self.rivals is None or self.rivals.cost[0] > PLAINLY_BETTER * mine:
             return None
         return self.rivals.pose(0)
 
-    def exchanged(self, taken: Pose, left: Pose) -> None:
-        """A rival was taken, and what it took the place of is one now."""
+    def exchanged(self, left: Pose) -> None:
+        """The best rival was taken, and what it took the place of is one now."""
         assert self.rivals is not None
         state = self.rivals.state
         state.rotations[0], state.transl[0] = left.rotations, left.transl
+
+
+def ways_of(poses: Sequence[Pose]) -> Ways:
+    """Poses of which it is not known yet what they cost."""
+    n = len(poses)
+    rotations, transl = np.stack([p.rotations for p in poses]), np.stack([p.transl for p in poses])
+    return Ways(State(rotations, transl, np.zeros((n, 1)), np.arange(n)), np.full(n, np.inf))
 
 
 def posed_root(mesh: Mesh, pose: Pose) -> NDArray[np.float64]:

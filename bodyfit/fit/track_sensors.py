@@ -33,6 +33,8 @@ class Sensors:
         self._strides: dict[str, int] = {}
         self._noise: dict[str, float] = {}
         self._coarse: dict[str, int] = {}
+        self.noise_m = 0.0
+        """the sensors' noise where the person was last seen, the least of them"""
         self._looker = Looker()
         self.before = 0
         """how many pixels of others lay before the body where it was last looked for"""
@@ -68,7 +70,7 @@ class Sensors:
         A coarse look is one beside the others and leaves what is known for the next frame as it is.
         """
         before, self.before = self.before, 0
-        out = []
+        out, noises = [], []
         for frame in frames:
             follower = self._known(frame)
             if follower is None:
@@ -85,6 +87,9 @@ class Sensors:
             self.before += seen.followed.before
             if seen.followed.person >= LEAST_SEEN // 2:
                 out.append(seen)
+                z = seen.view.depth[(seen.view.label == PERSON) & (seen.view.depth > 0)]
+                noises.append(0.0 if follower.noise is None or not len(z) else follower.noise.sigma(float(z.mean())))
+        self.noise_m = min(noises, default=self.noise_m)
         if coarse:
             self.before = before
         return out
@@ -92,7 +97,7 @@ class Sensors:
     def look_coarsely(self, mesh: Mesh, frames: Sequence[Frame], expected: Pose, pixels: int) -> list[Seen]:
         """The same on few pixels and far around, for a search: twice where somebody is of another size by now."""
         seen = self.look(mesh, frames, expected, pixels, WIDE_REACH_M, coarse=True)
-        if sum(s.followed.person for s in seen) > 2 * pixels:
+        if sum(s.followed.person for s in seen) > 1.4 * pixels:
             seen = self.look(mesh, frames, expected, pixels, WIDE_REACH_M, coarse=True)
         return seen
 
@@ -103,23 +108,28 @@ class Sensors:
 
     def standing_out(self, frames: Sequence[Frame]) -> StandingOut:
         """What stands before the rooms, as all sensors together see it."""
-        points, area = [np.zeros((0, 3))], 0.0
+        points, area, cut = [np.zeros((0, 3))], 0.0, []
         for frame in frames:
             follower = self._known(frame)
             if follower is not None:
-                size, here = follower.standing_out(frame)
+                size, border, here = follower.standing_out(frame)
                 area += size
+                if size > 0:
+                    cut.append(border)
                 points.append(here)
         every = np.concatenate(points)
-        return StandingOut(area, np.median(every, axis=0) if len(every) else np.full(3, np.nan))
+        middle = np.median(every, axis=0) if len(every) else np.full(3, np.nan)
+        return StandingOut(area, middle, min(cut, default=0.0))
 
 
 @dataclass(frozen=True)
 class StandingOut:
-    """What stands before the rooms: square metres, face on, and where its middle (3,) is."""
+    """What stands before the rooms: square metres, face on; where its middle (3,) is; and over how many metres the
+    picture's border cuts it, in the picture that cuts least of it."""
 
     area_m2: float
     middle: NDArray[np.float64]
+    cut_m: float
 
     def is_like(self, other: StandingOut) -> bool:
         """Whether nothing to speak of has changed."""
