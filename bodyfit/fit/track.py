@@ -236,12 +236,14 @@ class Tracker:
             self._odd, self._searched = 0, now
             back = self._come_back(frames, now, found.pose)
             if back is not None and self._usual.merit(*back[0].fits) > self._usual.merit(*found.fits) + LEAST_GAIN:
+                told.append("stands otherwise than they were taken to")
                 return self._accept(*back, now, told, first=False)
             self._return.rivals = None
             self._poor += 1
             if self._poor > 1 and not self._parts.hidden:
                 state, more = self._search_whole(frames, now, told, times, at_least=found)
-                if state is TrackState.FOUND:
+                if state is not TrackState.LOST:
+                    told.append("stands otherwise than they were taken to")
                     return state, steps + more
         if not self._usual.is_good(*found.fits):
             told.append(
@@ -487,8 +489,9 @@ class Tracker:
     def _accept(
         self, found: Followed, person: float, now: float, told: list[str], *, first: bool
     ) -> tuple[TrackState, int]:
-        """Goes on from a body that was found."""
+        """Goes on from a body that was found: followed again where the person was not lost yet."""
         assert self.shape is not None
+        lost = self._lost
         last, self._good_time = self._good_time, now
         self._last = found
         self._pose = found.pose
@@ -500,9 +503,11 @@ class Tracker:
         if first:
             self.shape.online.begin(found.pose.rotations)
         self._lost = self._coasting = False
-        if np.isfinite(last):
+        if lost and np.isfinite(last):
             told.append(f"found again after {now - last:.2f} s")
-        return TrackState.FOUND, found.evaluations
+        elif now - last > 2.5 * FRAME_S and np.isfinite(last):
+            told.append(f"followed again after {now - last:.2f} s")
+        return TrackState.FOUND if lost else TrackState.TRACKED, found.evaluations
 
     def _come_back(self, frames: Sequence[Frame], now: float, expected: Pose) -> tuple[Followed, float] | None:
         """The person, where something stands before the room by now or where they were expected: in the pose that they
