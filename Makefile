@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench protos clean
 
 PYTHON ?=
 TORCH_ARGS ?=
@@ -18,6 +18,7 @@ help:
 	@echo "make test    linters, type checker, import rules and tests"
 	@echo "make lint    the first three alone"
 	@echo "make format  let ruff format and sort"
+	@echo "make protos  generate the Python of protos/bodyfit/v1/bodyfit.proto"
 	@echo "make bench   measure the speed of this machine"
 	@echo "make clean   remove .venv and everything else that was made"
 
@@ -49,6 +50,9 @@ test: lint
 format: .venv/.test.stamp
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+protos: .venv/.test.stamp
+	@$(BIN)/python scripts/make_protos.py
 
 bench: .venv/.core.stamp
 	@$(BIN)/bodyfit bench

@@ -161,9 +161,9 @@ def _trouble_lines(troubles: list[Record], found_m: float) -> list[str]:
     return [
         f"Recovery: time from the first good frame until joints are within {found_m * 1e3:.0f} mm on average for three "
         "frames; who leaves is back when 70 % of the pixels are in the picture that they had at the beginning, and is "
-        "still walking in then. *Live*: the film does not wait for the tracker, which misses the frames that come while "
-        "it works on another (CPU time of one process stands for its time), and an estimate counts when it is there. "
-        "*Good from then on*: share of the film's remaining frames within that distance.", "",
+        "still walking in then. *Live*: the film does not wait for the tracker, which misses the frames that come "
+        "while it works on another (CPU time of one process stands for its time), and an estimate counts when it is "
+        "there. *Good from then on*: share of the film's remaining frames within that distance.", "",
         markdown(head, rows), "",
     ]  # fmt: skip
 

@@ -87,11 +87,12 @@ def test_version_is_the_projects(repo_root: Path, pyproject: dict[str, Any]) -> 
     assert version == pyproject["project"]["version"]
 
 
-def test_wheel_installs_only_bodyfit_and_holds_the_body(wheel: zipfile.ZipFile, repo_root: Path) -> None:
+def test_wheel_installs_no_generic_name_and_holds_the_body(wheel: zipfile.ZipFile, repo_root: Path) -> None:
     names = wheel.namelist()
     folders = {name.split("/")[0] for name in names}
     (dist_info,) = (folder for folder in folders if folder.endswith(".dist-info"))
-    assert folders == {"bodyfit", dist_info}
+    assert folders == {"bodyfit", "bodyfit_service", "bodyfit_protos", dist_info}
+    assert "bodyfit_protos/v1/bodyfit_pb2.py" in names
     body = (repo_root / "models" / "anny_adult.npz").read_bytes()
     assert len(body) <= 8_000_000
     assert hashlib.sha256(wheel.read("bodyfit/data/anny_adult.npz")).digest() == hashlib.sha256(body).digest()
@@ -100,7 +101,7 @@ def test_wheel_installs_only_bodyfit_and_holds_the_body(wheel: zipfile.ZipFile, 
     metadata = Parser().parsestr(wheel.read(f"{dist_info}/METADATA").decode())
     assert metadata["License-Expression"] == "Apache-2.0"
     core = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert core and not any(re.match(r"(smplx|anny|torch)\b", line) for line in core)
+    assert core and not any(re.match(r"(smplx|anny|torch|grpcio|protobuf)\b", line) for line in core)
 
 
 def test_installed_wheel_finds_its_body(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
@@ -148,9 +149,18 @@ def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[
     declared = {re.split(r"[\[<>=; ]", line)[0] for line in pyproject["project"]["dependencies"]}
     allowed = {modules.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"bodyfit"}
     # what an extra of that name brings may be imported in one folder only
-    extras = {"torch": ("render", "bodyfit/render/"), "av": ("video", "bodyfit/picture/")}
+    extras = {
+        "torch": ("render", "bodyfit/render/"),
+        "av": ("video", "bodyfit/picture/"),
+        # the command line is the only one above the service
+        "bodyfit_service": (None, "bodyfit/cli/"),
+        "bodyfit_protos": (None, "bodyfit/cli/"),
+        "grpc": ("service", "bodyfit/cli/"),
+    }
     for package, (extra, _) in extras.items():
-        assert any(line.startswith(package) for line in pyproject["project"]["optional-dependencies"][extra])
+        assert extra is None or any(
+            line.startswith(package) for line in pyproject["project"]["optional-dependencies"][extra]
+        )
     wrong = [
         f"{path} imports {module}"
         for path, tree in library_trees(repo_root)
@@ -168,10 +178,15 @@ def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[
         ("kernels/heavy.py", "import torch", "kernels know arrays and floats only"),
         ("body/licensed.py", "import smplx", "nothing imports smplx"),
         ("recording/unsafe.py", "import pickle", "no pickle is ever run"),
+        ("picture/served.py", "import bodyfit_service", "the library below the command line knows no service"),
+        ("../bodyfit_service/unsafe.py", "import pickle", "nothing from a request is unpickled"),
     ],
 )
 def test_import_rules_bite(repo_root: Path, tmp_path: Path, place: str, line: str, contract: str) -> None:
-    shutil.copytree(repo_root / "bodyfit", tmp_path / "bodyfit", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (".", "service", "protos"):
+        for package in (repo_root / folder).glob("bodyfit*/__init__.py"):
+            name = package.parent.name
+            shutil.copytree(package.parent, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(repo_root / "pyproject.toml", tmp_path)
     (tmp_path / "bodyfit" / place).write_text(line + "\n")
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("fit", "measure", "evaluate", "models", "info", "bench", "demo")
+COMMANDS = ("fit", "track", "measure", "evaluate", "models", "serve", "client", "info", "bench", "demo")
 
 
 def run_bodyfit(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,15 @@ def readme(repo_root: Path) -> str:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "ARCHITECTURE.md", "docs/measurements.md", "docs/motion.md", "docs/recording.md", "docs/sequence.md"],
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/measurements.md",
+        "docs/motion.md",
+        "docs/recording.md",
+        "docs/sequence.md",
+        "docs/service.md",
+    ],
 )
 def test_links_lead_somewhere(repo_root: Path, document: str) -> None:
     path = repo_root / document
@@ -69,9 +77,9 @@ def test_command_has_every_option_that_readme_names(readme: str, command: str) -
     assert shown.returncode == 0, shown.stderr
     for option in set(re.findall(r"(?<![\w-])--?[a-z]+", lines[0])):
         assert re.search(rf"(?<![\w-]){option}\b", shown.stdout), f"bodyfit {command} has no {option}"
-    if command == "models":
-        for name in re.search(r"models ([a-z|]+)", lines[0])[1].split("|"):  # type: ignore[index]
-            assert run_bodyfit("models", name, "--help").returncode == 0
+    if command in ("models", "client"):
+        for name in re.search(rf"{command} ([a-z|]+)", lines[0])[1].split("|"):  # type: ignore[index]
+            assert run_bodyfit(command, name, "--help").returncode == 0
 
 
 def test_exit_codes_are_those_of_the_command(readme: str) -> None:

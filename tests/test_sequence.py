@@ -16,6 +16,7 @@ from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.config import CLOTHING, FitConfig, SequenceConfig
 from bodyfit.fit.joint import FitSetup, Instant, held_body, prior_shape, refine, together
 from bodyfit.fit.mesh import GARMENTS, Mesh
+from bodyfit.fit.motion_scale import MOST, Evidence, learnt_scales, moved_news, variances
 from bodyfit.fit.pose_prior import pose_prior
 from bodyfit.fit.problem import State
 from bodyfit.fit.sequence import Chain, Poses, is_sequence, linked_instants, refine_sequence, solve_chain
@@ -25,6 +26,7 @@ from bodyfit.fit.smooth import (
     USUAL_FLICKER,
     acceleration_sigmas,
     flicker,
+    news_of,
     smooth_terms,
 )
 from bodyfit.fit.solver import StopReason
@@ -389,3 +391,61 @@ def test_a_recording_is_solved_together_once_it_moves(
     assert together(replace(quick, method="gradient, native"), tight, instants, start, say, None) is start
     with pytest.raises(InputError, match="start"):
         refine_sequence(quick, tight, instants[:2], start)
+
+
+def test_covariances_of_neighbours() -> None:
+    band = random_band(7, 3, 2, np.random.default_rng(8))
+    dense = np.linalg.inv(band.dense()).reshape(7, 3, 7, 3)
+    near = band_cholesky(band).inverse()
+    for t in range(7):
+        for s in range(max(0, t - 2), t + 1):
+            np.testing.assert_allclose(near.block(t, s), dense[t, :, s], atol=1e-12)
+
+
+def test_news_vary_as_the_poses_do() -> None:
+    """Their variances are those of the dense inverse, and a step moves them as their derivatives say."""
+    rng = np.random.default_rng(9)
+    T, J, k = 8, 2, 2
+    Q = 3 * J + 3
+    times, linked = np.arange(T) / 30.0, np.arange(T) > 0
+    news = news_of(*a_walk(J, T, rng, 0.02), times, linked)
+    band = random_band(T - k, Q, REACH, rng)
+    dense = np.zeros((T, Q, T, Q))
+    dense[k:, :, k:] = np.linalg.inv(band.dense()).reshape(T - k, Q, T - k, Q)
+    found = variances(news, band_cholesky(band).inverse(), k)
+    rows = np.zeros((len(news.at), J + 1, 3, T, Q))
+    for n, t in enumerate(news.at):
+        for j in range(J + 1):
+            for later in range(REACH + 1):
+                if t + later - 2 >= 0:
+                    rows[n, j, :, t + later - 2, 3 * j : 3 * j + 3] = news.blocks[later, n, j]
+    np.testing.assert_allclose(found, np.einsum("njatp,tpsq,njasq->nja", rows, dense, rows), rtol=1e-9, atol=1e-9)
+    step = rng.normal(0, 1, (T, Q))
+    np.testing.assert_allclose(moved_news(news, step), np.einsum("njatp,tp->nja", rows, step), rtol=1e-9, atol=1e-9)
+
+
+def test_scales_are_those_of_the_person() -> None:
+    """One joint stands still, one is jerked about in the second half; both are seen with the same noise."""
+    rng = np.random.default_rng(10)
+    T, noise = 120, 0.01
+    times, linked = np.arange(T) / 30.0, np.arange(T) > 0
+    usual = np.array([8.0, 8.0, 1.0])
+    angle = np.zeros((T, 2, 3))
+    pushes = rng.normal(0, 40.0, (T, 3)) * (np.arange(T) >= T // 2)[:, None]
+    angle[:, 1] = np.cumsum(np.cumsum(pushes, 0), 0) / 900.0
+    seen_angles = angle + rng.normal(0, noise, angle.shape)
+    place = rng.normal(0, 0.005, (T, 3))
+    news = news_of(matrix_from_axis_angle(seen_angles), place, times, linked)
+    band = Band.zeros(T, 9, REACH)
+    # evidence that claims twice the errors which are new in each instant
+    band.diagonal[:] = np.diag(np.repeat([1 / (2 * noise) ** 2, 1 / 0.01**2], (6, 3)))
+    sigma = learnt_scales(news, usual, times, Evidence(band, np.zeros((T, 9)), 0, 0.5))[..., 0]
+    calm, brisk = sigma[10 : T // 2 - 20], sigma[T // 2 + 10 : -10, 1]
+    assert np.median(sigma[:, 0]) < 0.2 * usual[0] and np.median(calm[:, 1]) < 0.3 * usual[1]
+    assert np.median(brisk) > 2 * usual[1] and sigma.max() <= MOST * usual.max() + 1e-9
+    # of what nobody sees nothing is learnt
+    blind = Band.zeros(T, 9, REACH)
+    blind.diagonal[:] = 1e-6 * np.eye(9)
+    still = news_of(np.tile(np.eye(3), (T, 2, 1, 1)), np.zeros((T, 3)), times, linked)
+    unseen = learnt_scales(still, usual, times, Evidence(blind, np.zeros((T, 9)), 0, 1.0))[5:-5, :, 0]
+    assert (unseen > 0.25 * usual).all() and (unseen < 2 * usual).all()

@@ -19,6 +19,7 @@ from bodyfit.body.model import BodyModel
 from bodyfit.body.standing import standing
 from bodyfit.body.tape import Lines, Tape
 from bodyfit.errors import InputError
+from bodyfit.watch import checkpoint
 
 _STEP = 0.05  # of one standard deviation of betas: far above rounding, far below where girths bend
 
@@ -117,6 +118,7 @@ def measure_with_sd(
     b = _checked("betas", betas, (S,))
     cov = _checked("betas_cov", betas_cov, (S, S))
     values = measure(model, b)
+    checkpoint()
     J = measurement_jacobian(model, b)
     variance = np.einsum("ms,st,mt->m", J, cov, J)
     out = {}
@@ -136,9 +138,11 @@ def measurement_jacobian(model: BodyModel, betas: NDArray[Any]) -> NDArray[np.fl
     def taken(at: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array(list(_in_order(Tape(prepared, at, model.faces).take_all()).values()))
 
+    checkpoint()
     here = taken(points)
     metres = np.array([d.unit == "m" for d in DEFINITIONS.values()])
     for s in range(model.num_betas):
+        checkpoint()
         step = _STEP * basis[s]
         ahead = (taken(points + step) - here) / _STEP
         if np.abs(ahead[metres]).max() <= _JUMP_M:

@@ -27,6 +27,16 @@ EXTRAS = {
     "mitsuba": ("mitsuba", "drjit", "torch"),
     "smplx": ("smplx", "torch"),
     "video": ("av",),
+    "service": (
+        "grpcio",
+        "grpcio-health-checking",
+        "grpcio-reflection",
+        "grpcio-status",
+        "protobuf",
+        "prometheus-client",
+        "zstandard",
+    ),
+    "otel": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc"),
     "test": ("pytest", "hypothesis", "ruff", "pyright"),
 }
 

@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 import typer
 
-from bodyfit.cli import bench, demo, evaluate, fit, info, measure, models, track
+from bodyfit.cli import bench, client, demo, evaluate, fit, info, measure, models, serve, track
 from bodyfit.cli.cache import provide_cache_folder
 from bodyfit.errors import BodyfitError
 
 EXIT_CODES = """Exit codes: 0 done; 1 an error inside bodyfit; 2 bad input; 3 an optional package is missing;
-4 the fit did not converge or is not to be believed (its files are written and say so)."""
+4 the fit did not converge or is not to be believed (its files are written and say so);
+5 the server refused, failed or could not be reached."""
 
 commands = typer.Typer(
     name="bodyfit",
@@ -31,6 +32,10 @@ commands.command("measure")(measure.measure_command)
 commands.command("demo")(demo.demo_command)
 commands.command("evaluate")(evaluate.evaluate_command)
 commands.add_typer(models.commands, name="models")
+commands.command("serve")(serve.with_flags(serve.serve_command))
+commands.command("serve-token")(serve.token_command)
+commands.command("warmup")(serve.warmup_command)
+commands.add_typer(client.commands, name="client")
 commands.command("info")(info.info_command)
 commands.command("bench")(bench.bench_command)
 

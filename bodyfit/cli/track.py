@@ -42,6 +42,13 @@ BudgetOption = Annotated[
         help="Time that a frame may take: where it is short, fewer pixels and steps are used.",
     ),
 ]
+ColorOption = Annotated[
+    bool,
+    typer.Option(
+        "--color/--no-color",
+        help="Learn what the person looks like, and let their colours move poses within what depth leaves open.",
+    ),
+]
 
 
 def track_command(
@@ -55,6 +62,7 @@ def track_command(
     person: PersonOption = None,
     device: DeviceOption = Device.auto,
     budget_ms: BudgetOption = None,
+    color: ColorOption = False,
     video: VideoOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the fit that OUT already holds.")] = False,
     as_json: JsonOption = False,
@@ -67,7 +75,7 @@ def track_command(
     from bodyfit.body.model import load_body_model
     from bodyfit.cli.screen import progress_bar
     from bodyfit.export.folder import check_out_folder
-    from bodyfit.fit.track_config import TrackConfig
+    from bodyfit.fit.track_config import ColorTracking, TrackConfig
     from bodyfit.fit.track_recording import track
     from bodyfit.recording.native import open_recording
 
@@ -92,7 +100,9 @@ def track_command(
             frames=None if chosen is None else positions_of(source, chosen),
             sensors=names,
             person=person,
-            config=TrackConfig(budget_s=None if budget_ms is None else budget_ms / 1e3),
+            config=TrackConfig(
+                budget_s=None if budget_ms is None else budget_ms / 1e3, color=ColorTracking() if color else None
+            ),
             progress=progress,
             on_estimate=lambda e: came.append(seen_of(e)),
         )
@@ -122,7 +132,18 @@ def report(result: FitResult, came: list[Seen]) -> dict[str, Any]:
         "median_ms": round(float(np.median(followed)) * 1e3, 2),
         "p95_ms": round(float(np.percentile(followed, 95)) * 1e3, 2),
         "events": [{"frame": index, "state": state, "told": list(told)} for index, state, _, told in came if told],
+        "color": result.provenance.get("color"),
     }
+
+
+def color_line(color: dict[str, int], frames: int) -> str:
+    """How much colours had to say."""
+    said = f"colours moved the pose in {color['frames']} of {frames} frames"
+    if color["refused"]:
+        said += f", depth refused them in {color['refused']}"
+    if color["limbs_forgotten"]:
+        said += f"; limbs whose colours were learnt anew: {color['limbs_forgotten']}"
+    return said
 
 
 def show(result: FitResult, came: list[Seen], out: Path, names: list[str], *, as_json: bool) -> None:
@@ -139,6 +160,8 @@ def show(result: FitResult, came: list[Seen], out: Path, names: list[str], *, as
     print_quality(result)
     states = ", ".join(f"{n} {state}" for state, n in how["states"].items() if n)
     print_lines("", f"{how['frames']} frames: {states}; {how['median_ms']} ms a frame (95 %: {how['p95_ms']} ms)")
+    if how["color"] is not None:
+        print_lines(color_line(how["color"], how["frames"]))
     for event in how["events"][:MOST_EVENTS]:
         print_lines(f"  frame {event['frame']}: {event['state']}: {'; '.join(event['told'])}")
     if len(how["events"]) > MOST_EVENTS:

@@ -36,6 +36,17 @@ _SCORE = np.array(
 Hands have no say: their fingers move and the body's do not."""
 LIGHT_TRUST = 0.1
 """Ridge of the light's fit, as a share of the points: how firmly it is held at being the same from everywhere."""
+TEXTURE_BEYOND = 1.5
+"""a part pulls where its texture is so many times as strong as its points' own residuals, or stronger"""
+SAYS_EVERY = 8
+"""frames learnt from until the parts' textures are looked at again"""
+LEAST_POINTS = 30
+"""of fewer points nobody can say whether a part has a texture"""
+LIGHT_EVERY = 3
+"""every so-manieth point tells of the light: nine numbers need no more, and it was most of the time"""
+LEAST_SAY = 0.05
+NEXT_S = 0.25
+"""what moves is known between frames that are no further apart"""
 GAIN_RANGE = (0.4, 2.5)
 
 
@@ -68,6 +79,7 @@ class Sight:
     face: NDArray[np.int32]
     R_wc: NDArray[np.float32]
     body_px: int
+    timestamp_s: float
 
 
 def _uniform() -> NDArray[np.float32]:
@@ -95,7 +107,10 @@ class Appearance:
     variance: NDArray[np.float32]
     lights: dict[str, SensorLight] = field(default_factory=dict)
     frames: int = 0
+    _says: tuple[int, NDArray[np.float32]] = field(default_factory=lambda: (-SAYS_EVERY, np.zeros(0, np.float32)))
     _scratch: dict[str, NDArray] = field(default_factory=dict)
+    _places: dict[str, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    """by sensor when its points were learnt from last, and where they were in its colour camera"""
 
     @staticmethod
     def begin(model: BodyModel, mesh: Mesh, config: ColorConfig | None = None) -> Appearance:
@@ -176,7 +191,8 @@ class Appearance:
         K.sample_points(at, seen, view.image, view.intrinsics, colors, np.empty(len(seen), np.float32))
         R_wc = np.ascontiguousarray(R.T)
         return Sight(
-            view, at, normals, facing, seen, colors, seen_vertices, drawn, face, R_wc, int((drawn > 0).sum())
+            view, at, normals, facing, seen, colors, seen_vertices, drawn, face, R_wc, int((drawn > 0).sum()),
+            frame.timestamp_s,
         )  # fmt: skip
 
     def _array(self, name: str, size: tuple[int, ...], kind: type = np.float32) -> NDArray:
@@ -202,7 +218,8 @@ class Appearance:
         flat = self._flat(sight, light)
         colors, steep = np.empty((len(seen), 3), np.float32), np.empty(len(seen), np.float32)
         K.sample_points(sight.at, seen, flat, sight.view.intrinsics, colors, steep)
-        pulls = _SCORE[self.groups[seen]]
+        says = self.texture()[self.parts[seen]]
+        pulls = _SCORE[self.groups[seen]] * (says > LEAST_SAY)
         use = np.flatnonzero(known & (pulls > 0) & (steep > c.least_gradient) & (sight.colors.max(1) < 0.98))
         if len(use) > c.used:
             score = steep[use] * pulls[use]
@@ -219,9 +236,33 @@ class Appearance:
         independent = sight.body_px / (4 * np.pi * sight.view.blur_px**2) * len(use) / max(len(seen), 1)
         weight = c.weight * min(1.0, independent / len(use))
         targets = self.albedo[chosen] * factor[use, None]
-        return ColorTerm(
-            replace(sight.view, image=flat), part, targets, self.variance[chosen] / np.float32(3), weight, c
-        )
+        # a part of which only a share is texture counts by that share
+        sure = np.float32(c.sigma**2) + self.variance[chosen] / np.float32(3)
+        spread = sure / says[use] - np.float32(c.sigma**2)
+        return ColorTerm(replace(sight.view, image=flat), part, targets, spread, weight, c)
+
+    def texture(self) -> NDArray[np.float32]:
+        """(P,) 0 to 1, how much of what each part's points show is a texture that moves with the part.
+
+        Shading that the light does not explain, and noise, have gradients too, and these pull at a bare limb as if it
+        turned. Texture is what albedo differs by from a smooth course over the part; the rest shows in the residuals.
+        """
+        if self.frames - self._says[0] < SAYS_EVERY and len(self._says[1]):
+            return self._says[1]
+        known = self.weight >= self.config.learnt
+        out = np.zeros(int(self.parts.max()) + 1, np.float32)
+        for part in range(len(out)):
+            i = np.flatnonzero(known & (self.parts == part))
+            if len(i) < LEAST_POINTS:
+                continue
+            X = np.concatenate([np.ones((len(i), 1)), self.cloud.normals[i], self.cloud.template[i]], 1)
+            a = self.albedo[i].astype(np.float64)
+            products = X.T @ X + 1e-6 * np.eye(X.shape[1])
+            rough = a - X @ np.linalg.solve(products, X.T @ a)
+            noise = float(self.variance[i].mean()) / 3
+            out[part] = max(0.0, 1 - TEXTURE_BEYOND**2 * noise / max(float((rough * rough).mean()), 1e-9))
+        self._says = self.frames, out
+        return out
 
     def _flat(self, sight: Sight, light: SensorLight) -> NDArray[np.float32]:
         """The image without light and gain."""
@@ -274,8 +315,12 @@ class Appearance:
     # learning
 
     def update(self, sight: Sight) -> None:
-        """Takes the colours of a frame in which the body's pose is as good as it gets."""
+        """Takes the colours of a frame in which the body's pose is as good as it gets; those of what moves fast, since
+        the last update, are left out."""
+        self._leave_out_fast(sight)
         sensor, seen = sight.view.sensor, sight.seen
+        if len(seen) < LEAST_POINTS:
+            return
         light = self.lights.get(sensor)
         if light is None:
             light = self.lights[sensor] = self._first_light(sight)
@@ -286,8 +331,9 @@ class Appearance:
         if known.sum() > 100:
             light.gain = self._gain(sight, known, lit, light.gain)
             factor = self._factors(sight, known, lit, light.gain)
+            some = np.flatnonzero(known)[::LIGHT_EVERY]
             K.light_products(
-                seen[known], sight.normals, sight.R_wc, self.albedo, sight.colors[known], sight.facing, light.gain,
+                seen[some], sight.normals, sight.R_wc, self.albedo, sight.colors[some], sight.facing, light.gain,
                 light.M, light.b,
             )  # fmt: skip
         c = self.config
@@ -299,6 +345,17 @@ class Appearance:
         self.frames += 1
         if self.frames % 5 == 0:
             self._relight(light)
+
+    def _leave_out_fast(self, sight: Sight) -> None:
+        sensor, now = sight.view.sensor, sight.timestamp_s
+        before, self._places[sensor] = self._places.get(sensor), (now, sight.at)
+        if before is None or not 0 < now - before[0] <= NEXT_S:
+            return
+        seen = sight.seen
+        far = np.linalg.norm(sight.at[seen] - before[1][seen], axis=1)
+        slow = far < self.config.fastest_mps * (now - before[0])
+        sight.facing[seen[~slow]] = 0
+        sight.seen, sight.colors = seen[slow], sight.colors[slow]
 
     def _relight(self, light: SensorLight) -> None:
         """The light that agrees best with all frames so far, the present one worth as much as a ridge."""
@@ -346,7 +403,8 @@ class Appearance:
     def forget_colors(self) -> Appearance:
         """The same points and lights without colours, to learn them again with better poses."""
         return replace(
-            self, albedo=np.full_like(self.albedo, 0.4), weight=np.zeros_like(self.weight),
+            self, albedo=np.full_like(self.albedo, 0.4), weight=np.zeros_like(self.weight), frames=0, _places={},
+            _says=(-SAYS_EVERY, np.zeros(0, np.float32)),
             variance=np.full_like(self.variance, 2e-3), _scratch={},
             lights={k: replace(v, light=v.light.copy(), gain=v.gain.copy(), M=v.M * 0, b=v.b * 0)
                     for k, v in self.lights.items()},

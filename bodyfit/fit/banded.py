@@ -77,6 +77,10 @@ class BandCholesky:
 
     def marginals(self) -> NDArray[np.float64]:
         """(T, Q, Q) the diagonal blocks of the inverse: each instant's covariance, all others unknown as well."""
+        return self.inverse().diagonal
+
+    def inverse(self) -> Band:
+        """The inverse as far as the band reaches: covariances of instants that are so close."""
         L = self.lower
         T, Q = L.diagonal.shape[:2]
         identity = np.eye(Q)
@@ -94,7 +98,7 @@ class BandCholesky:
             for s, w in zip(later, W, strict=True):
                 Z -= w.T @ inverse.block(s, t)
             inverse.diagonal[t] = 0.5 * (Z + Z.T)
-        return inverse.diagonal
+        return inverse
 
 
 def band_cholesky(band: Band) -> BandCholesky:

@@ -20,7 +20,7 @@ from bodyfit.observe.observation import Observation, observe
 
 if TYPE_CHECKING:
     from bodyfit.fit.rig_prior import RigConfig
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.source import FrameSource
 
 Progress = Callable[[str, float], None]
 MIN_PERSON_PIXELS = 300
@@ -28,7 +28,7 @@ SOLVERS = ("lm", "gradient")
 
 
 def fit(
-    recording: Recording | str | Path,
+    recording: FrameSource | str | Path,
     *,
     model: BodyModel | str | Path | None = None,
     sex: str = "neutral",
@@ -47,7 +47,7 @@ def fit(
     """Fits one person's shape and poses to a recording.
 
     Args:
-        recording: an open recording or its folder.
+        recording: an open recording, one in memory (`bodyfit.recording.MemoryRecording`), or a folder.
         model: a body, its file or its name; the shipped default where None.
         sex: female, male or neutral: which prior over shapes holds.
         clothing: tight, casual, loose or auto.
@@ -138,7 +138,7 @@ def with_gradient(setup: FitSetup, renderer: str) -> FitSetup:
     return replace(setup, config=config, refiner=GradientSolver(drawing), method=f"gradient, {renderer}")
 
 
-def stamped_delays(recording: Recording, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def stamped_delays(recording: FrameSource, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """By sensor (T,) seconds from each instant to when its depth was taken, as its own stamps say; zero without stamps.
 
     A clock that is off by more than half of the usual gap started at another moment: of such a one only the
@@ -158,7 +158,7 @@ def stamped_delays(recording: Recording, names: Sequence[str]) -> dict[str, NDAr
 
 
 def look(
-    recording: Recording,
+    recording: FrameSource,
     frames: Sequence[int] | None,
     sensors: Sequence[str] | None,
     person: int | None,

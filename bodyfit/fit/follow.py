@@ -20,6 +20,7 @@ from bodyfit.fit.view import MARGIN_M, View
 from bodyfit.frame import Frame
 from bodyfit.kernels import evidence as E
 from bodyfit.observe.follow import FollowedView, Follower, Grid, grid_around
+from bodyfit.rotation import nearest_rotation
 
 
 @dataclass
@@ -87,6 +88,13 @@ class Followed:
         """Gap and overlap: how well the body explains the frame."""
         return self.gap_m, self.overlap
 
+    def settled(self) -> tuple[Pose, NDArray[np.float64]]:
+        """The pose with exact rotations, and how well it is known: one standard deviation (J, 3), radians."""
+        joints = len(self.pose.rotations)
+        cov = np.linalg.inv(self.equations.A[0] + 1e-9 * np.eye(self.equations.A.shape[1]))
+        sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
+        return Pose(nearest_rotation(self.pose.rotations), self.pose.transl), sd
+
 
 @dataclass
 class Looker:
@@ -126,6 +134,15 @@ def place_points(
     skin(mesh.template, mesh.weight_joints, mesh.weights, G, posed, joints, points)
 
 
+def posed_joints(mesh: Mesh, rotations: NDArray[np.float64], transl: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(J, 3) joints in the world of the mesh's body in a pose: rotations (J, 3, 3), transl (3,)."""
+    from bodyfit.kernels.body import joint_motions
+
+    G, posed = np.empty_like(rotations), np.empty((len(rotations), 3))
+    joint_motions(rotations, mesh.joint_template, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
+    return posed
+
+
 def make_grid_view(
     followed: FollowedView, grid: Grid, follower: Follower, R_cw: NDArray[np.float64], t_cw: NDArray[np.float64],
     noise_m: float,
@@ -155,6 +172,30 @@ def make_grid_view(
     )
 
 
+def instant_problem(
+    mesh: Mesh,
+    views: Sequence[View],
+    stage: Stage,
+    config: FitConfig,
+    prior: PosePrior,
+    sigma_behind_m: float,
+    *,
+    expected: Pose | None,
+    sigma_turn_rad: float,
+    sigma_move_m: float,
+    colors: Sequence[ColorTerm] = (),
+    spheres: Spheres | None = None,
+) -> Expected:
+    """What is minimised for one instant, the shape held."""
+    items = np.array([(0, v) for v in range(len(views))], np.int64)
+    return Expected(
+        mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
+        expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
+        colors=[(0, term) for term in colors], learned_prior=learned_for(config, stage, mesh.joint_names),
+        spheres=spheres,
+    )  # fmt: skip
+
+
 def descend(
     mesh: Mesh,
     views: Sequence[View],
@@ -177,12 +218,9 @@ def descend(
 
     A step that hardly moves the body is taken without looking again, and is the last.
     """
-    items = np.array([(0, v) for v in range(len(views))], np.int64)
-    problem = Expected(
-        mesh, views, items, stage, config, prior, prior.mean[None], HELD, sigma_behind_m,
-        expected=expected, sigma_turn_rad=sigma_turn_rad, sigma_move_m=sigma_move_m,
-        colors=[(0, term) for term in colors], learned_prior=learned_for(config, stage, mesh.joint_names),
-        spheres=spheres,
+    problem = instant_problem(
+        mesh, views, stage, config, prior, sigma_behind_m, expected=expected, sigma_turn_rad=sigma_turn_rad,
+        sigma_move_m=sigma_move_m, colors=colors, spheres=spheres,
     )  # fmt: skip
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
     eq = problem.linearize(state)

@@ -26,6 +26,7 @@ from bodyfit.fit.view import make_view
 from bodyfit.fit.wear import judge_wear, without_prior
 from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
+from bodyfit.watch import checkpoint
 
 if TYPE_CHECKING:
     from bodyfit.fit.extrinsics import SensorPlace
@@ -342,6 +343,7 @@ def _limbs_again(
     rotations, transl = found.rotations.copy(), found.transl.copy()
     close: list[State] = []
     for t, instant in enumerate(instants):
+        checkpoint()
         rivals = found.rivals[t]
         if rivals is None or how.cancelled():
             continue
@@ -479,6 +481,7 @@ def settle_joint(
     cancelled: Callable[[], bool] | None,
 ) -> tuple[Clothing, JointFit]:
     """What is worn where that was not said, limbs put elsewhere where that is better, and the last stage again."""
+    checkpoint()
     if setup.clothing == "auto":
         clothing = worn(setup, instants, found)
     several = _limbs_again(setup, clothing, instants, found, cancelled)

@@ -20,6 +20,7 @@ from bodyfit.fit.problem import Problem, State
 from bodyfit.fit.reach import reaching, unexplained_spots
 from bodyfit.fit.solver import solve
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from bodyfit.watch import checkpoint
 
 CHOICES = 2
 """of each limb's other configurations this many are followed"""
@@ -164,6 +165,7 @@ def _reaching(
     out = {}
     for limb in ("arm", "leg"):
         for side in ("left", "right"):
+            checkpoint()
             turned = reaching(mesh.joint_names, rest, G, posed, mesh.parents, spots, limb, side)
             many = np.repeat(pose[None], len(next(iter(turned.values()), ())), 0)
             for joint, rotations in turned.items():

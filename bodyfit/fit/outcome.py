@@ -16,6 +16,7 @@ from bodyfit.fit.quality import SEEN_SHARE, agreement, part_coverage, seen_count
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.solver import StopReason
 from bodyfit.rotation import axis_angle_from_matrix
+from bodyfit.watch import checkpoint
 
 WORST_RESIDUAL_M = 0.020
 """beyond the clothes' thickness; a fit further off than this found something else"""
@@ -120,6 +121,7 @@ def make_result(
     stop = found.solution.reasons[0]
     qualities, seen_ever = [], np.zeros(model.num_vertices, bool)
     for t, instant in enumerate(instants):
+        checkpoint()
         vertices, _ = model.forward(betas, poses[t], found.transl[t])
         rivals = found.rivals[t]
         cost = found.start_costs[t]
@@ -131,6 +133,7 @@ def make_result(
     converged = all(q.believed for q in qualities) and stop is not StopReason.NO_EVIDENCE
     variance = np.diagonal(found.pose_cov, axis1=1, axis2=2)[:, : 3 * J].reshape(T, J, 3)
     betas_cov = found.shape_cov[:S, :S]
+    checkpoint()
     flags = [f"frame {q.frame_index}: {f}" for q in qualities for f in q.flags]
     measurements = measure_with_sd(
         model, betas, betas_cov, coverage, sides=sides, model_error=model_errors(clothing.name)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.pose_prior import log_rotation
 from bodyfit.fit.surface_points import PointCloud
 from bodyfit.frame import Frame
 from bodyfit.kernels import photometric as K
@@ -47,6 +48,9 @@ class ColorConfig:
     moment, in which a limb was turned wrongly, would hold it there"""
     most_frames: float = 200.0
     """the running mean is over the last so many frames"""
+    fastest_mps: float = 0.8
+    """colours are learnt of points that move slower than this: colour is taken a little later than depth, and a limb
+    that flies is not where it is thought to be"""
     margin_m: float = 0.12
     """how far around the expected body the image is cut out"""
 
@@ -175,3 +179,30 @@ def photometric_equations(
         H, g, stats,
     )  # fmt: skip
     return float(stats[K.COST])
+
+
+@dataclass(frozen=True)
+class ColorPull:
+    """What an instant's colours said where they were last looked at, as a quadratic about that pose, so that poses can
+    be solved again without the picture: rotations (J, 3, 3), transl (3,), products (Q, Q) and gradient (Q,) of the
+    colours' cost there. Far away it is flat: texture says nothing there."""
+
+    rotations: NDArray[np.float64]
+    transl: NDArray[np.float64]
+    products: NDArray[np.float32]
+    gradient: NDArray[np.float32]
+
+    REACH = 3.0
+    """the cost at which the quadratic has turned halfway to flat"""
+
+    def equations(
+        self, rotations: NDArray[np.float64], transl: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Cost, gradient (Q,) and products (Q, Q) at a pose."""
+        turn = log_rotation(np.swapaxes(self.rotations, -1, -2) @ rotations)[0]
+        d = np.concatenate([turn.ravel(), transl - self.transl])
+        g, Hd = self.gradient.astype(np.float64), self.products.astype(np.float64) @ d
+        near = self.REACH / (self.REACH + 0.5 * float(d @ Hd))
+        slope = float(g @ d)
+        gradient = near * g + near**2 * (1 - slope / self.REACH) * Hd
+        return near * (slope + 0.5 * float(d @ Hd)), gradient, near**2 * self.products.astype(np.float64)

@@ -19,10 +19,11 @@ from bodyfit.fit.config import FitConfig, Stage
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.mesh import Mesh
-from bodyfit.fit.photometric import ColorTerm, photometric_equations
+from bodyfit.fit.photometric import ColorPull, ColorTerm, photometric_equations
 from bodyfit.fit.pose_prior import PosePrior, alike_terms, arm_pairs, pose_prior_terms
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
+from bodyfit.watch import checkpoint
 
 
 @dataclass
@@ -133,6 +134,8 @@ class Problem:
     """what tells how deep the body's parts lie in each other; no part in a covariance either: it is one-sided, rough"""
     colors: Sequence[tuple[int, ColorTerm]] = ()
     """what colour images say: pairs (instant, term), on points of this problem's mesh"""
+    pulls: Sequence[tuple[int, ColorPull]] = ()
+    """what they said when they were last looked at: pairs (instant, pull)"""
     _scratch: list[Scratch] = field(default_factory=list)
     _floors: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     """by a view's id how many views of its instant know the floor"""
@@ -200,12 +203,14 @@ class Problem:
         def work(lane: int) -> None:
             scratch = self._scratch[lane]
             for i in todo[lane::threads]:
+                checkpoint()
                 found[i] = self.item_equations(state, i, scratch, out.stats[i], want_rows=want_rows)
 
         if threads == 1:
             work(0)
         else:
             list(_pool(threads).map(work, range(threads)))
+        checkpoint()
         # summed in a fixed order, so that threads do not change the result
         for i in todo:
             n = self.items[i][0]
@@ -248,6 +253,12 @@ class Problem:
                 out.C[k, :S, :S] += H[Q:, Q:]
                 out.pose_gradient[n] += g[:Q]
                 out.shape_gradient[k, :S] += g[Q:]
+        for n, pull in self.pulls:
+            if on[state.group[n]]:
+                cost, gradient, products = pull.equations(state.rotations[n], state.transl[n])
+                out.instant_cost[n] += cost
+                out.pose_gradient[n] += gradient
+                out.A[n] += products
 
     def view_equations(
         self,

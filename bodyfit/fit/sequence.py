@@ -23,11 +23,13 @@ from bodyfit.fit.banded import Band, band_cholesky
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, SequenceConfig, Stage
 from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.motion_scale import Evidence, learnt_scales
+from bodyfit.fit.photometric import ColorPull
 from bodyfit.fit.pose_prior import PosePrior, pose_prior
 from bodyfit.fit.problem import HELD, Problem, Scratch, State
 from bodyfit.fit.retrace import Retracing, Way, retrace
 from bodyfit.fit.rig import seen_late
-from bodyfit.fit.smooth import REACH, USUAL_FLICKER, acceleration_sigmas, flicker, smooth_terms
+from bodyfit.fit.smooth import REACH, USUAL_FLICKER, acceleration_sigmas, flicker, news_of, smooth_terms
 from bodyfit.fit.solver import MEMORY, WORST_DAMPING, StopReason, moved, solve
 from bodyfit.fit.standing_feet import Soles, sole_places, soles_of, standing, standing_terms
 from bodyfit.fit.view import View, make_view
@@ -63,6 +65,8 @@ class Chain:
     velocity: NDArray[np.float64] | None = None
     spheres: Spheres | None = None
     """what tells how deep parts lie in each other"""
+    pulls: Sequence[ColorPull | None] = ()
+    """what each instant's colours say; empty where colour is not used"""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ class _Equations:
     cost: NDArray[np.float64]
     gradient: NDArray[np.float64]
     band: Band
+    own: NDArray[np.float64]
+    """(N, Q) the diagonal of what each instant says by itself"""
 
     @property
     def total(self) -> float:
@@ -201,8 +207,9 @@ class Window:
         self.times = chain.times_s[begin:end]
         self.linked = linked[begin:end].copy()
         self.linked[0] = False
-        self.scales = acceleration_sigmas(chain.mesh.joint_names)
-        self.sigma = self.scales * (terms.looseness / USUAL_FLICKER)
+        self.usual = acceleration_sigmas(chain.mesh.joint_names) * terms.looseness
+        self.sigma = self.usual
+        self.share = USUAL_FLICKER
         self.stands = np.zeros((end - begin, len(soles.rest)))
         self.problem = _problem(chain, terms, free, end)
         self.state = State(
@@ -232,15 +239,18 @@ class Window:
         cost[k:] += eq.instant_cost
         gradient[k:] += eq.pose_gradient
         band.diagonal[k:] += eq.A
-        return _Equations(cost, gradient, band)
+        own = np.zeros((n, Q))
+        own[k:] = np.diagonal(eq.A, axis1=1, axis2=2)
+        return _Equations(cost, gradient, band, own)
 
     def step(self, eq: _Equations, damping: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """The damped Gauss-Newton step (n, Q), zero where held; None where the equations cannot be solved."""
         k = self.held
         band = Band(eq.band.blocks[:, k:].copy())
         i = np.arange(band.diagonal.shape[1])
-        own = band.diagonal[:, i, i]
-        band.diagonal[:, i, i] += damping[k:, None] * own + 1e-9 * (1.0 + own.max(1, keepdims=True))
+        most = band.diagonal[:, i, i].max(1, keepdims=True)
+        # accelerations hold firmly where somebody hardly moves, and are no reason to go slowly
+        band.diagonal[:, i, i] += damping[k:, None] * eq.own[k:] + 1e-9 * (1.0 + most)
         out = np.zeros_like(eq.gradient)
         try:
             out[k:] = -band_cholesky(band).solve(eq.gradient[k:])
@@ -249,16 +259,17 @@ class Window:
         return out
 
     def solve(self, cancelled: Callable[[], bool] | None) -> tuple[int, StopReason]:
-        """Leaps first, then the poses without feet, so that these are judged where the poses are smooth; then all."""
+        """Leaps first, then the poses without feet and with everybody's scales, so that feet and this person's scales
+        are judged where the poses are smooth; then all."""
         if self.terms.retrace:
             self.retrace(cancelled)
         self.weigh(cancelled)
-        steps = 0
+        steps, reason = self.descend(self.terms.iterations, cancelled)
+        if reason is StopReason.CANCELLED:
+            return steps, reason
         if self.terms.feet:
-            steps, reason = self.descend(self.terms.iterations, cancelled)
             self.judge_standing()
-            if reason is StopReason.CANCELLED or not self.stands.any():
-                return steps, reason
+        self.adapt()
         more, reason = self.descend(self.terms.iterations, cancelled)
         return steps + more, reason
 
@@ -269,11 +280,26 @@ class Window:
         n = len(self.times) - k
         each = State(s.rotations[k:], s.transl[k:], np.zeros((n, 1)), np.arange(n))
         alone = solve(self.problem, each, iterations=ALONE_STEPS, cancelled=cancelled)
-        A = alone.equations.A
-        sd = np.sqrt(np.diagonal(np.linalg.inv(A + 1e-9 * np.eye(A.shape[1])), axis1=1, axis2=2))
-        mine = alone.state
-        share = flicker(mine.rotations, mine.transl, self.times[k:], self.linked_free(), sd)
-        self.sigma = self.scales * (self.terms.looseness / share)
+        A, mine = alone.equations.A, alone.state
+        # what is known beforehand does not err anew
+        beforehand = replace(self.problem, items=np.zeros((0, 2), np.int64)).linearize(mine).A
+        inverse = np.linalg.inv(A + 1e-9 * np.eye(A.shape[1]))
+        cov = inverse @ (A - beforehand) @ inverse
+        sd = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 1e-12))
+        self.share = flicker(mine.rotations, mine.transl, self.times[k:], self.linked_free(), sd)
+
+    def adapt(self) -> None:
+        """The scales of this person's accelerations, at the poses at hand."""
+        k, s = self.held, self.state
+        mine = State(s.rotations[k:], s.transl[k:], s.shape, s.group[k:])
+        eq = self.problem.linearize(mine)
+        Q = eq.A.shape[1]
+        band, gradient = Band.zeros(len(s.rotations), Q, REACH), np.zeros((len(s.rotations), Q))
+        gradient += standing_terms(self.soles, s.rotations, s.transl, self.times, self.stands, band)[1]
+        band.diagonal[k:] += eq.A
+        gradient[k:] += eq.pose_gradient
+        news = news_of(s.rotations, s.transl, self.times, self.linked)
+        self.sigma = learnt_scales(news, self.usual, self.times, Evidence(band, gradient, k, self.share))
 
     def linked_free(self) -> NDArray[np.bool_]:
         """Which free instants follow another free one."""
@@ -310,7 +336,8 @@ class Window:
         found = retrace(
             Way(s.rotations[k:], s.transl[k:], cost),
             Retracing(
-                problem_of, self.times[k:], self.linked_free(), self.sigma, how.window, how.retrace_steps
+                problem_of, self.times[k:], self.linked_free(), self.usual / USUAL_FLICKER, how.window,
+                how.retrace_steps,
             ),
             cancelled or (lambda: False),
         )  # fmt: skip
@@ -372,7 +399,9 @@ class Window:
         mine = State(s.rotations[k:], s.transl[k:], s.shape, s.group[k:])
         own = problem.linearize(mine).A
         band = Band.zeros(len(s.rotations), own.shape[1], REACH)
-        self.couplings(s, band)
+        # everybody's scales: what instants have wrong alike does not average out, however still somebody stands
+        smooth_terms(s.rotations, s.transl, self.times, self.linked, self.usual / self.share, band)
+        standing_terms(self.soles, s.rotations, s.transl, self.times, self.stands, band)
         band.diagonal[:k] += held
         band.diagonal[k:] += own
         i = np.arange(band.diagonal.shape[1])
@@ -384,7 +413,7 @@ class Window:
     def couplings(self, state: State, band: Band) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Costs and gradients of what couples instants; its Hessian is added to the band."""
         return [
-            smooth_terms(state.rotations, state.transl, self.times, self.linked, self.sigma, band),
+            smooth_terms(state.rotations, state.transl, self.times, self.linked, self.sigma, band, self.share),
             standing_terms(self.soles, state.rotations, state.transl, self.times, self.stands, band),
         ]
 
@@ -406,6 +435,7 @@ def _problem(chain: Chain, terms: SequenceConfig, first: int, end: int) -> Probl
     plain = Problem(
         chain.mesh, views, np.array(items, np.int64).reshape(-1, 2), sequence_stage(chain.config, terms), chain.config,
         chain.prior, mean, HELD, chain.sigma_behind_m, spheres=chain.spheres,
+        pulls=[(n, pull) for n, pull in enumerate(chain.pulls[first:end]) if pull is not None],
     )  # fmt: skip
     if chain.velocity is None or not chain.velocity.any():
         return plain

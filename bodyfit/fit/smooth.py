@@ -104,34 +104,33 @@ def steps_of(
     return Steps(moves, later, earlier, np.diff(times_s, prepend=np.nan))
 
 
-def smooth_terms(
+@dataclass(frozen=True)
+class News:
+    """What is new in the accelerations, of unit scale: residual (n, J + 1, 3), rad/s² and m/s², at the instants at (n,)
+    (the middle one of the acceleration), and its derivatives (4, n, J + 1, 3, 3) by the perturbations of instants
+    at - 2 to at + 1."""
+
+    at: NDArray[np.int64]
+    residual: NDArray[np.float64]
+    blocks: NDArray[np.float64]
+
+
+def news_of(
     rotations: NDArray[np.float64],
     transl: NDArray[np.float64],
     times_s: NDArray[np.float64],
     linked: NDArray[np.bool_],
-    sigma: NDArray[np.float64],
-    band: Band | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What accelerations cost.
-
-    Args:
-        rotations: (T, J, 3, 3); transl (T, 3) metres; times_s (T,).
-        linked: (T,) whether an instant follows the one before it closely enough to say anything about it.
-        sigma: (J + 1,) from `acceleration_sigmas`.
-        band: of reach 3; gets the Gauss-Newton Hessian added, over right perturbations of the joints, then transl.
-
-    Returns:
-        Cost (T,), each acceleration's at the middle one of its instants, and gradient (T, 3J + 3).
-    """
+) -> News:
+    """What is new in the accelerations of rotations (T, J, 3, 3), transl (T, 3) at times_s (T,); linked as in
+    `smooth_terms`."""
     T, J = rotations.shape[:2]
-    cost, gradient = np.zeros(T), np.zeros((T, 3 * J + 3))
     bent = np.zeros(T, bool)
     bent[1:-1] = linked[1:-1] & linked[2:]
     at = np.flatnonzero(bent)
-    if not len(at):
-        return cost, gradient
-    s = steps_of(rotations, transl, times_s)
     a, by_a = np.zeros((T, J + 1, 3)), np.zeros((3, T, J + 1, 3, 3))
+    if not len(at):
+        return News(at, a[at], np.zeros((REACH + 1, 0, J + 1, 3, 3)))
+    s = steps_of(rotations, transl, times_s)
     h1, h2 = s.seconds[at][:, None, None], s.seconds[at + 1][:, None, None]
     mean = 0.5 * (h1 + h2)
     a[at] = (s.moves[at + 1] / h2 - s.moves[at] / h1) / mean
@@ -142,27 +141,74 @@ def smooth_terms(
     by_a[2, at] = s.by_later[at + 1] / h2 / mean
     # what is left of the acceleration one instant before; nothing is known of that where there was none
     left = np.where(bent[at - 1], np.exp(-s.seconds[at] / LASTS_S), 0.0)[:, None, None]
-    scale = sigma[None, :, None] * np.sqrt(1.0 - left**2)
-    r = (a[at] - left * a[at - 1]) / scale
+    unit = np.sqrt(1.0 - left**2)
     blocks = np.zeros((REACH + 1, len(at), J + 1, 3, 3))
     blocks[1:] = by_a[:, at]
     blocks[:3] -= left[..., None] * by_a[:, at - 1]
-    blocks /= scale[..., None]
+    return News(at, (a[at] - left * a[at - 1]) / unit, blocks / unit[..., None])
+
+
+def tail_weights(residual: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 1) how much a residual (..., 3) of scale sigma (..., 1 or 3) counts under Student's t, beside Gauss's."""
+    return (TAIL + 3.0) / (TAIL + ((residual / sigma) ** 2).sum(-1, keepdims=True))
+
+
+def smooth_terms(
+    rotations: NDArray[np.float64],
+    transl: NDArray[np.float64],
+    times_s: NDArray[np.float64],
+    linked: NDArray[np.bool_],
+    sigma: NDArray[np.float64],
+    band: Band | None = None,
+    share: float = 1.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What accelerations cost.
+
+    Args:
+        rotations: (T, J, 3, 3); transl (T, 3) metres; times_s (T,).
+        linked: (T,) whether an instant follows the one before it closely enough to say anything about it.
+        sigma: (J + 1,) as from `acceleration_sigmas`, or (T, J + 1, 1 or 3), of each instant (and axis).
+        band: of reach 3; gets the Gauss-Newton Hessian added, over right perturbations of the joints, then transl.
+        share: the cost is for evidence which errs by this share of what it claims (`flicker`).
+
+    Returns:
+        Cost (T,), each acceleration's at the middle one of its instants, and gradient (T, 3J + 3).
+    """
+    T, J = rotations.shape[:2]
+    cost, gradient = np.zeros(T), np.zeros((T, 3 * J + 3))
+    news = news_of(rotations, transl, times_s, linked)
+    at = news.at
+    if not len(at):
+        return cost, gradient
+    scale = sigma[None, :, None] if sigma.ndim == 1 else sigma[at]
     # -log of Student's t in three dimensions, up to a constant
-    half = 0.5 * (TAIL + 3.0)
-    q = (r * r).sum(2) / TAIL
-    cost[at] = half * np.log1p(q).sum(1)
-    weight = 2 * half / TAIL / (1.0 + q)
-    joints = np.arange(3 * J + 3).reshape(J + 1, 3)
+    q = ((news.residual / scale) ** 2).sum(2) / TAIL
+    cost[at] = 0.5 * (TAIL + 3.0) * share**2 * np.log1p(q).sum(1)
+    weight = tail_weights(news.residual, scale) * (share / scale) ** 2
+    add_rows(at, news.residual, news.blocks, weight, gradient, band)
+    return cost, gradient
+
+
+def add_rows(
+    at: NDArray[np.int64],
+    residual: NDArray[np.float64],
+    blocks: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    band: Band | None,
+) -> None:
+    """Adds the gradient (T, 3J + 3) and the Gauss-Newton Hessian of news that count by weight (n, J + 1, 1 or 3)."""
+    J1 = residual.shape[1]
+    joints = np.arange(3 * J1).reshape(J1, 3)
+    weighted = weight[..., None] * blocks
     for later in range(REACH + 1):
         use = at + later - 2 >= 0
-        pull = np.einsum("tj,tjab,tja->tjb", weight, blocks[later], r)[use]
-        np.add.at(gradient, at[use] + later - 2, pull.reshape(-1, 3 * J + 3))
+        pull = np.einsum("tjab,tja->tjb", weighted[later], residual)[use]
+        np.add.at(gradient, at[use] + later - 2, pull.reshape(-1, 3 * J1))
         for earlier in range(later + 1 if band is not None else 0):
             both = at + earlier - 2 >= 0
-            products = np.einsum("tj,tjab,tjac->tjbc", weight[both], blocks[later][both], blocks[earlier][both])
+            products = np.einsum("tjab,tjac->tjbc", weighted[later][both], blocks[earlier][both])
             t = (at[both] + later - 2)[:, None, None, None]
             assert band is not None
             # an instant appears once in t, so that plain indexing adds everything
             band.blocks[later - earlier][t, joints[None, :, :, None], joints[None, :, None, :]] += products
-    return cost, gradient

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.problem import Linearization, Problem, State
 from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
+from bodyfit.watch import checkpoint
 
 SMALL_GAIN = 2e-4
 WORST_DAMPING = 1e3
@@ -138,6 +139,7 @@ def solve(
         gain = np.where(better, (best_cost - trial.cost) / np.maximum(best_cost, 1e-12), 0.0)
         best, best_eq = _accept(best, candidate, best_eq, trial, better, problem)
         best_cost = np.where(better, trial.cost, best_cost)
+        checkpoint(float(best_cost.min()))
         recent[k % MEMORY] = np.where(good, trial.cost, recent[(k - 1) % MEMORY])
         steps += good
         idle = np.where(good, np.where(gain < SMALL_GAIN, idle + 1, 0), idle)

@@ -14,27 +14,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.body.model import SEXES, BodyModel
+from bodyfit.body.model import BodyModel
 from bodyfit.body.skeleton import PART_NAMES
-from bodyfit.errors import FrameError, InputError
+from bodyfit.errors import InputError
 from bodyfit.fit.blas import find_blas, one_blas_thread
-from bodyfit.fit.config import CLOTHING
-from bodyfit.fit.follow import Followed, Pose, Seen, descend
+from bodyfit.fit.fit import check_options
+from bodyfit.fit.follow import Followed, Pose, Seen, descend, instant_problem
 from bodyfit.fit.joint import FitSetup, prior_shape, spheres_for
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.solver import StopReason
-from bodyfit.fit.track_config import EFFORTS, TrackConfig
+from bodyfit.fit.track_color import TrackColors
+from bodyfit.fit.track_config import TrackConfig
+from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_hidden import HiddenParts, names_of
 from bodyfit.fit.track_limbs import arms_elsewhere
+from bodyfit.fit.track_motion import Velocity
 from bodyfit.fit.track_return import Comeback, Return
 from bodyfit.fit.track_search import PersonSearch
-from bodyfit.fit.track_sensors import LEAST_SEEN, WIDE_REACH_M, Sensors, person_pixels
+from bodyfit.fit.track_sensors import LEAST_SEEN, WIDE_REACH_M, Sensors, check_depth, person_pixels
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import REACH_M
-from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -73,10 +75,7 @@ class Tracker:
         gravity_world: NDArray[np.float64] | None = None,
         person: int | None = None,
     ) -> None:
-        if sex not in SEXES:
-            raise InputError("sex", f"one of {', '.join(SEXES)}", repr(sex))
-        if clothing not in (*CLOTHING, "auto"):
-            raise InputError("clothing", f"one of auto, {', '.join(CLOTHING)}", repr(clothing))
+        check_options(sex, clothing, "cpu")
         self.model, self.config = model, config or TrackConfig()
         self.setup = FitSetup(model, sex, clothing, self.config.fit)
         self.gravity_world, self.person = gravity_world, person
@@ -87,15 +86,14 @@ class Tracker:
         self._person = PersonSearch(self.setup, self.config, self.prior, gravity_world, person)
         self._pose: Pose | None = None
         self._pose_sd = np.zeros((model.num_joints, 3))
-        self._velocity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._velocity: Velocity | None = None
         self._time = -np.inf
         self._good_time = -np.inf
         self._searched = -np.inf
         self._lost = True
         self._coasting = False
         self._usual = Usual(self.config)
-        self._effort = self.config.effort
-        self._slow, self._quick = 0, 0
+        self._effort = EffortLevel(self.config.effort)
         self._count = 0
         self.views: tuple[View, ...] = ()
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
@@ -111,6 +109,8 @@ class Tracker:
         """time between frames where none is missing"""
         self._odd = 0
         self._at_border: float | None = None
+        self.colors = TrackColors(model, self.config.color) if self.config.color is not None else None
+        """what was learnt of the person's colours; None where they are not asked for"""
         self._last: Followed | None = None
         """the body that the last frame was held against; None where nothing was"""
         self._blas: ThreadpoolController | None = None
@@ -129,11 +129,7 @@ class Tracker:
         now = float(frames[0].timestamp_s)
         if now <= self._time:
             raise InputError("frames", f"an instant after {self._time:.4f} s", f"{now:.4f} s")
-        for frame in frames:
-            low, high = float(frame.depth.min()), float(frame.depth.max())
-            if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
-                found = "NaN or infinity" if not (np.isfinite(low) and np.isfinite(high)) else f"{low:g} m"
-                raise FrameError(f"depth of {frame.sensor}", "finite metres, 0 for no reading", found)
+        check_depth(frames)
         started = time.perf_counter()
         self.views, self._last = (), None
         times: dict[str, float] = {}
@@ -150,7 +146,7 @@ class Tracker:
         self._tell_hidden(state, told)
         times["all"] = time.perf_counter() - started
         if state is TrackState.TRACKED:
-            self._spend(times["all"])
+            self._effort.spent(times["all"], self.config.budget_s)
         return self._estimate(self._count - 1 if index is None else index, now, state, steps, told, times)
 
     def _tell_hidden(self, state: TrackState, told: list[str]) -> None:
@@ -166,7 +162,7 @@ class Tracker:
     @property
     def effort(self) -> str:
         """How much is done for a frame at present: a name of `track_config.EFFORTS`."""
-        return EFFORTS[self._effort].name
+        return self._effort.now.name
 
     # one frame
 
@@ -174,7 +170,7 @@ class Tracker:
         self, frames: Sequence[Frame], now: float, told: list[str], times: dict[str, float]
     ) -> tuple[TrackState, int]:
         assert self._pose is not None and self.shape is not None
-        c, effort = self.config, EFFORTS[self._effort]
+        c, effort = self.config, self._effort.now
         dt = now - self._time
         self._step_s = min(1.02 * self._step_s, dt)
         # frames that were missed bring the next ones nearer to being lost: what can wait waits
@@ -250,6 +246,12 @@ class Tracker:
                 f"the body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps {found.overlap * 100:.0f} %"
             )
             return self._coast(frames, seen, expected, now, told), steps
+        if self.colors is not None and leapt:
+            self.colors.interrupt()
+        elif self.colors is not None:
+            t0 = time.perf_counter()
+            found = self._last = self._with_colors(frames, found, expected, widen)
+            times["color"] = time.perf_counter() - t0
         self._take(found, now, dt)
         if leapt:
             self._walk_on()  # a limb that was put elsewhere did not fly there
@@ -257,6 +259,10 @@ class Tracker:
         if not unsure:
             self._learn(found, seen, person)
         times["shape"] = time.perf_counter() - t0
+        if self.colors is not None:
+            t0 = time.perf_counter()
+            self._learn_colors(frames, found, steady=not leapt)
+            times["color"] = times.get("color", 0.0) + time.perf_counter() - t0
         if now - self._good_time > 2.5 * FRAME_S and np.isfinite(self._good_time):
             told.append(f"followed again after {now - self._good_time:.2f} s")
         self._good_time, self._coasting = now, False
@@ -267,14 +273,12 @@ class Tracker:
         if self._velocity is None:
             return self._pose
         share = self.config.velocity_share * min(dt, self.config.longest_prediction_s)
-        turn, move = self._velocity
-        R = nearest_rotation(self._pose.rotations @ matrix_from_axis_angle(turn * share))
-        return Pose(R, self._pose.transl + move * share)
+        return self._velocity.from_here(self._pose, share)
 
     def _look(self, frames: Sequence[Frame], expected: Pose, reach_m: float = REACH_M) -> list[Seen]:
         assert self.shape is not None
         mesh = self.shape.mesh(self.config.stage.level)
-        seen = self._sensors.look(mesh, frames, expected, EFFORTS[self._effort].pixels, reach_m)
+        seen = self._sensors.look(mesh, frames, expected, self._effort.now.pixels, reach_m)
         self._usual.noise_m = self._sensors.noise_m
         return seen
 
@@ -287,6 +291,29 @@ class Tracker:
             sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
             still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
+
+    def _with_colors(self, frames: Sequence[Frame], found: Followed, expected: Pose, widen: float) -> Followed:
+        """The pose that depth found, moved by what the person's colours say."""
+        assert self.colors is not None and self.shape is not None
+        c, mesh = self.config, self.shape.mesh(self.config.stage.level)
+        if self._effort.short:
+            self.colors.interrupt()
+            return found
+        turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
+        problem = instant_problem(
+            mesh, found.views, c.stage, c.fit, self.prior, self.shape.clothing.sigma_behind_m, expected=expected,
+            sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
+        )  # fmt: skip
+
+        held = np.repeat([turn**-2, move**-2], [3 * self.model.num_joints, 3])
+        return self.colors.polish(frames, found, mesh, held, problem)
+
+    def _learn_colors(self, frames: Sequence[Frame], found: Followed, *, steady: bool) -> None:
+        assert self.colors is not None and self.shape is not None and self._pose is not None
+        ordinary = steady and self._usual.is_ordinary(*found.fits) and not self._usual.is_odd(*found.fits)
+        if self._effort.short:
+            return
+        self.colors.learn(frames, self._pose, self.shape.mesh(self.config.stage.level), ordinary=ordinary)
 
     def _wider(
         self, frames: Sequence[Frame], expected: Pose, found: Followed, *, uncovered: bool
@@ -340,7 +367,7 @@ class Tracker:
     def _settled(self, frames: Sequence[Frame], pose: Pose, steps: int) -> tuple[Followed, float, int] | None:
         """A pose that was come by otherwise, followed as usual: result, person pixels, steps."""
         near = self._look(frames, pose)
-        if sum(s.followed.person for s in near) > 2 * EFFORTS[self._effort].pixels:
+        if sum(s.followed.person for s in near) > 2 * self._effort.now.pixels:
             near = self._look(frames, pose)  # they are nearer by now, and the grid was too fine
         if not near:
             return None
@@ -349,26 +376,15 @@ class Tracker:
 
     def _take(self, found: Followed, now: float, dt: float) -> None:
         assert self._pose is not None
-        before = self._pose
-        if now - self._good_time < self.config.longest_gap_s:
-            turn = log_rotation(np.swapaxes(before.rotations, 1, 2) @ found.pose.rotations)[0] / dt
-            self._velocity = (turn, (found.pose.transl - before.transl) / dt)
-        else:
-            self._velocity = None
-        self._settle_pose(found)
+        steady = now - self._good_time < self.config.longest_gap_s
+        self._velocity = Velocity.between(self._pose, found.pose, dt) if steady else None
+        self._pose, self._pose_sd = found.settled()
         self.views = found.views
 
     def _walk_on(self) -> None:
         """Who comes back walks on; of their limbs' motion nothing is known yet."""
         travel = self._return.travel() if self._return.rivals is not None else None
-        self._velocity = None if travel is None else (np.zeros((self.model.num_joints, 3)), travel)
-
-    def _settle_pose(self, found: Followed) -> None:
-        """The pose and how well it is known."""
-        self._pose = Pose(nearest_rotation(found.pose.rotations), found.pose.transl)
-        joints = len(self._pose.rotations)
-        cov = np.linalg.inv(found.equations.A[0] + 1e-9 * np.eye(found.equations.A.shape[1]))
-        self._pose_sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
+        self._velocity = None if travel is None else Velocity(np.zeros((self.model.num_joints, 3)), travel)
 
     def _learn(self, found: Followed, seen: Sequence[Seen], person: float) -> None:
         assert self.shape is not None and self._pose is not None
@@ -395,9 +411,10 @@ class Tracker:
             told.append("something stands before the person")
         else:
             told.append("too little of the person is in sight")
+        if self.colors is not None:
+            self.colors.interrupt()
         if self._velocity is not None:
-            turn, move = self._velocity
-            self._velocity = (0.5 * turn, 0.9 * move)  # who walks walks on; limbs are not thrown about
+            self._velocity = self._velocity.unseen
         self._pose = expected
         if gone > self.config.lost_after_s and readings:
             self._lost = True
@@ -448,7 +465,7 @@ class Tracker:
         self._at_border = None
         t0 = time.perf_counter()
         for o in observations:
-            self._sensors.meet(o, EFFORTS[self._effort].pixels)
+            self._sensors.meet(o, self._effort.now.pixels)
         tries: Sequence[Callable[[], Pose]]
         if first:
             self.shape, pose = self._person.first(observations, now)
@@ -492,11 +509,13 @@ class Tracker:
         """Goes on from a body that was found: followed again where the person was not lost yet."""
         assert self.shape is not None
         lost = self._lost
+        if self.colors is not None:
+            self.colors.interrupt()
         last, self._good_time = self._good_time, now
         self._last = found
         self._pose = found.pose
         self.views = found.views
-        self._settle_pose(found)
+        self._pose, self._pose_sd = found.settled()
         self._walk_on()
         if not self._usual.is_poor(found.overlap):
             self._usual.take(*found.fits, person)
@@ -553,20 +572,6 @@ class Tracker:
         told.append("stands otherwise than they were taken to at first")
         return settled
 
-    # time
-
-    def _spend(self, seconds: float) -> None:
-        """Less is done for a frame after three that took too long, more after thirty that took half."""
-        budget = self.config.budget_s
-        if budget is None:
-            return
-        self._slow = self._slow + 1 if seconds > budget else 0
-        self._quick = self._quick + 1 if seconds < 0.55 * budget else 0
-        if self._slow >= 3 and self._effort < len(EFFORTS) - 1:
-            self._effort, self._slow, self._quick = self._effort + 1, 0, 0
-        elif self._quick >= 30 and self._effort > self.config.effort:
-            self._effort, self._slow, self._quick = self._effort - 1, 0, 0
-
     def _estimate(
         self, index: int, now: float, state: TrackState, steps: int, told: list[str], times: dict[str, float]
     ) -> TrackEstimate:
@@ -584,21 +589,12 @@ class Tracker:
         J = self.model.num_joints
         pose = np.zeros((J, 3)) if self._pose is None else log_rotation(self._pose.rotations)[0]
         transl = np.zeros(3) if self._pose is None else self._pose.transl
+        joints = np.zeros((J, 3))
+        if self._pose is not None and self.shape is not None:
+            joints = self.shape.joints(self._pose.rotations, self._pose.transl, self.config.stage.level)
         return TrackEstimate(
             index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
-            self._joints(), garments, *how, steps, self.shape is not None and self.shape.frozen,
-            tuple(told), times, hidden=self._parts.hidden if last is not None else PART_NAMES,
+            joints, garments, *how, steps, self.shape is not None and self.shape.frozen,
+            tuple(told), times, 0 if self.colors is None else self.colors.pulled,
+            self._parts.hidden if last is not None else PART_NAMES,
         )  # fmt: skip
-
-    def _joints(self) -> NDArray[np.float64]:
-        from bodyfit.kernels.body import joint_motions
-
-        J = self.model.num_joints
-        if self._pose is None or self.shape is None:
-            return np.zeros((J, 3))
-        joints = self.shape.mesh(self.config.stage.level).joint_template
-        G, posed = np.empty((J, 3, 3)), np.empty((J, 3))
-        joint_motions(
-            self._pose.rotations, joints, self.model.parents, np.eye(3), np.zeros(3), self._pose.transl, G, posed
-        )
-        return posed

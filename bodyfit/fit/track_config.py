@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.photometric import ColorConfig
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,31 @@ def _search_again() -> FitConfig:
 
 
 @dataclass(frozen=True)
+class ColorTracking:
+    """How colours are learnt while a person is followed, and how much they may say (`bodyfit.fit.track_color`)."""
+
+    color: ColorConfig = field(default_factory=lambda: ColorConfig(most_frames=60.0))
+    """the photometric term; what is learnt fades sooner than in a film that is seen whole"""
+    settle_frames: int = 5
+    """nothing is learnt before depth has explained so many frames in a row as well as usual"""
+    learn_every: int = 2
+    """colours are learnt from every so-manieth frame"""
+    rounds: int = 2
+    """so often the colours are looked at again while they move a pose"""
+    most_rise: float = 0.5
+    """by so much a limb's colours may raise the depth's cost as its second order has it: one standard deviation of what
+    depth leaves open"""
+    most_real_rise: float = 8.0
+    """and the cost may really rise by so much with all limbs together: pixels change their partners, which is its
+    noise (4 either way where a person is followed well)"""
+    memory_frames: int = 20
+    """the mean of the colours' pull is over the last so many frames"""
+    most_bias: float = 2.0
+    """a limb's colours are forgotten where depth without what was expected would gain so much: two standard
+    deviations"""
+
+
+@dataclass(frozen=True)
 class TrackConfig:
     """Settings of a tracker."""
 
@@ -63,6 +89,8 @@ class TrackConfig:
     """row of `EFFORTS` that is used where there is no budget, and the first one where there is"""
     budget_s: float | None = None
     """seconds of wall time that a frame may take; None: always the same effort, and so the same result"""
+    color: ColorTracking | None = None
+    """how colours are used where frames have them; None: depth alone"""
     velocity_share: float = 0.8
     """of the last motion this share goes on: more overshoots, less is left behind"""
     longest_prediction_s: float = 0.1

@@ -52,6 +52,7 @@ class TrackEstimate:
         shape_frozen: whether later frames no longer move the shape.
         told: what happened, one short sentence each.
         times_s: wall seconds by part.
+        color_points: how many points of the body's surface pulled by their colours; 0 where colour was not used.
         hidden: parts of the body (names of `bodyfit.body.skeleton.PART_NAMES`) of which this frame shows too little:
             where they are is a guess; all of them where nobody is followed.
     """
@@ -74,6 +75,7 @@ class TrackEstimate:
     shape_frozen: bool
     told: tuple[str, ...]
     times_s: Mapping[str, float]
+    color_points: int = 0
     hidden: tuple[str, ...] = ()
 
 

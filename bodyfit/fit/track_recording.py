@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.errors import BodyfitError, InputError, PersonNotFoundError
 from bodyfit.fit.blas import one_blas_thread
+from bodyfit.fit.config import Clothing
 from bodyfit.fit.fit import check_options
-from bodyfit.fit.joint import Instant, spheres_for
+from bodyfit.fit.joint import FitSetup, Instant, spheres_for
 from bodyfit.fit.outcome import advice, frame_quality, provenance, sides_seen
+from bodyfit.fit.photometric import ColorPull
 from bodyfit.fit.quality import seen_counts
 from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.sequence import Chain, is_sequence, solve_chain
@@ -31,7 +33,7 @@ from bodyfit.observe.observation import observe
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 
 if TYPE_CHECKING:
-    from bodyfit.recording.native import Recording
+    from bodyfit.recording.source import FrameSource
 
 EXAMINED = 12
 """so many instants, spread over the recording, are looked at closely: which parts were seen, and for the pictures"""
@@ -62,7 +64,7 @@ class Step:
 
 
 def read_ahead(
-    recording: Recording, positions: Sequence[int], sensors: Sequence[str]
+    recording: FrameSource, positions: Sequence[int], sensors: Sequence[str]
 ) -> Iterator[tuple[int, list[Frame]]]:
     """Position and frames of each instant, decoded in a thread of its own while the last one is worked on."""
 
@@ -81,7 +83,7 @@ def read_ahead(
 
 
 def track(
-    recording: Recording | str | Path,
+    recording: FrameSource | str | Path,
     *,
     model: BodyModel | str | Path | None = None,
     sex: str = "neutral",
@@ -122,11 +124,14 @@ def track(
         recording = open_recording(Path(recording))
     names = _sensors(recording, sensors)
     chosen = _positions(recording, frames)
+    if config is not None and config.color is not None:
+        _check_color(recording, names)
     tracker = Tracker(
         body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
     )
     steps: list[Step] = []
     views: list[tuple[View, ...]] = []
+    pulls: list[ColorPull | None] = []
     skipped: dict[int, str] = {}
     for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
         index = int(recording.indices[position])
@@ -144,24 +149,39 @@ def track(
         else:
             steps.append(step_of(estimate, position))
             views.append(tracker.views)
+            pulls.append(None if tracker.colors is None else tracker.colors.pull)
         if smooth and len(views) >= MOST_AT_ONCE:
-            steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+            steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
             views.clear()
+            pulls.clear()
         say("following", 0.8 * (n + 1) / len(chosen))
     if not steps:
         first = next(iter(skipped.values()), "nothing")
         raise PersonNotFoundError("frames", "a person in one of them", first)
     if smooth and len(views) >= LEAST_TOGETHER:
         say("all poses together", 0.82)
-        steps[-len(views) :] = together(tracker, steps[-len(views) :], views)
+        steps[-len(views) :] = together(tracker, steps[-len(views) :], views, pulls)
     say("measuring", 0.92)
-    result = _result(tracker, recording, names, steps, skipped, person)
+    assert tracker.shape is not None
+    about = Followed(
+        tracker.setup,
+        tracker.shape.clothing,
+        *tracker.shape.betas(),
+        tracker.shape.garments(),
+        None if tracker.colors is None else tracker.colors.report(),
+    )
+    result = followed_result(about, recording, names, steps, skipped, person)
     say("done", 1.0)
     return result
 
 
-def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]]) -> list[Step]:
-    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now."""
+def together(
+    tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View, ...]], pulls: Sequence[ColorPull | None] = ()
+) -> list[Step]:
+    """The same steps with their poses solved together (`bodyfit.fit.sequence`), the shape held as found by now.
+
+    pulls: what each step's colours said; empty where colour is not used.
+    """
     assert tracker.shape is not None
     how = tracker.config.fit.sequence
     times = np.array([s.timestamp_s for s in steps])
@@ -170,7 +190,7 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     chain = Chain(
         views, times, tracker.shape.mesh(tracker.config.stage.level), tracker.prior,
         tracker.shape.clothing.sigma_behind_m, tracker.config.fit,
-        spheres=spheres_for(tracker.setup, tracker.config.stage),
+        spheres=spheres_for(tracker.setup, tracker.config.stage), pulls=pulls,
     )  # fmt: skip
     poses = np.stack([s.pose for s in steps]).astype(np.float64)
     with one_blas_thread():
@@ -190,7 +210,7 @@ def together(tracker: Tracker, steps: Sequence[Step], views: Sequence[tuple[View
     ]
 
 
-def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
+def _sensors(recording: FrameSource, sensors: Sequence[str] | None) -> list[str]:
     names = [s.name for s in recording.sensors]
     for name in sensors or ():
         if name not in names:
@@ -198,7 +218,12 @@ def _sensors(recording: Recording, sensors: Sequence[str] | None) -> list[str]:
     return list(sensors or names)
 
 
-def _positions(recording: Recording, frames: Sequence[int] | None) -> list[int]:
+def _check_color(recording: FrameSource, names: Sequence[str]) -> None:
+    if not any(s.color_camera is not None for s in recording.sensors if s.name in names):
+        raise InputError("color", "a recording whose sensors have colour", "depth alone")
+
+
+def _positions(recording: FrameSource, frames: Sequence[int] | None) -> list[int]:
     chosen = list(range(recording.num_frames)) if frames is None else sorted(set(frames))
     for i in chosen:
         if not 0 <= i < recording.num_frames:
@@ -214,16 +239,42 @@ def step_of(e: TrackEstimate, position: int) -> Step:
     )  # fmt: skip
 
 
-def _result(
-    tracker: Tracker, recording: Recording, names: Sequence[str], steps: list[Step], skipped: dict[int, str],
+@dataclass(frozen=True)
+class Followed:
+    """What is known of a person who was followed, beside their poses.
+
+    Attributes:
+        clothing: what they were taken to wear.
+        betas (S,), betas_cov (S, S): the shape at the end and its covariance.
+        garments_m: estimated thickness by garment.
+        color: how colours were used, where they were.
+    """
+
+    setup: FitSetup
+    clothing: Clothing
+    betas: NDArray[np.float64]
+    betas_cov: NDArray[np.float64]
+    garments_m: Mapping[str, float]
+    color: Mapping[str, int] | None = None
+
+
+def followed_result(
+    followed: Followed, recording: FrameSource, names: Sequence[str], steps: Sequence[Step], skipped: Mapping[int, str],
     person: int | None,
 ) -> FitResult:  # fmt: skip
+    """The result of a track: some of its instants are looked at closely, in the recording.
+
+    Args:
+        names: of the sensors that are looked at.
+        steps: in the order of time, one at least.
+        skipped: by index the instants without the person, and why.
+        person: which one, as for `track`.
+    """
     from bodyfit.body.measure import measure_with_sd
     from bodyfit.body.measure_definitions import model_errors
 
-    assert tracker.shape is not None
-    model, setup, clothing = tracker.model, tracker.setup, tracker.shape.clothing
-    betas, cov = tracker.shape.betas()
+    setup, clothing, betas, cov = followed.setup, followed.clothing, followed.betas, followed.betas_cov
+    model = setup.model
     T = len(steps)
     seen_ever = np.zeros(model.num_vertices, bool)
     observations: list[tuple] = [() for _ in range(T)]
@@ -259,7 +310,7 @@ def _result(
         transl=np.stack([s.transl for s in steps]),
         frame_indices=tuple(s.index for s in steps),
         timestamps_s=tuple(s.timestamp_s for s in steps),
-        garments_m=tracker.shape.garments(),
+        garments_m=followed.garments_m,
         frames=tuple(qualities),
         coverage=coverage,
         stop_reason=Counter(s.stop_reason for s in steps).most_common(1)[0][0],
@@ -269,9 +320,13 @@ def _result(
         measurements=measure_with_sd(
             model, betas, cov, coverage, sides=sides, model_error=model_errors(clothing.name)
         ),
-        provenance={**provenance(setup), "solver": "lm, followed"},
+        provenance={
+            **provenance(setup),
+            "solver": "lm, followed",
+            **({} if followed.color is None else {"color": dict(followed.color)}),
+        },
         observations=tuple(observations),
-        skipped=skipped,
+        skipped=dict(skipped),
     )  # fmt: skip
 
 
@@ -286,7 +341,7 @@ def _quality(s: Step) -> FrameQuality:
     )  # fmt: skip
 
 
-def _observed(recording: Recording, names: Sequence[str], step: Step, person: int | None) -> Instant | None:
+def _observed(recording: FrameSource, names: Sequence[str], step: Step, person: int | None) -> Instant | None:
     out = []
     for name in names:
         frame = recording.frame(step.position, name)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.config import FitConfig, Stage
-from bodyfit.fit.follow import Pose, Seen
+from bodyfit.fit.follow import Pose, Seen, posed_joints
 from bodyfit.fit.hypotheses import stance_pose
 from bodyfit.fit.initialize import ELSEWHERE_M, HALF_DEPTH_M, HALF_WIDTH_M, root_frame
 from bodyfit.fit.mesh import Mesh
@@ -23,7 +23,6 @@ from bodyfit.fit.solver import solve
 from bodyfit.fit.track_sensors import Sensors, StandingOut, seen_area_m2, seen_points
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
-from bodyfit.kernels.body import joint_motions
 from bodyfit.rotation import matrix_from_axis_angle
 
 LIKELY_STANCES = ("arms_down", "walk_left", "walk_right")
@@ -102,14 +101,6 @@ def yaw_of(front: NDArray[np.float64], toward: NDArray[np.float64], up: NDArray[
     return float(np.arctan2(np.cross(toward, front) @ up, toward @ front))
 
 
-def posed_joints(mesh: Mesh, rotations: NDArray[np.float64], transl: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(J, 3) the joints of a pose, metres, in the world."""
-    joints = mesh.joint_template
-    G, posed = np.empty((len(joints), 3, 3)), np.empty((len(joints), 3))
-    joint_motions(rotations, joints, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
-    return posed
-
-
 class Comeback:
     """Looks for a known person's pose.
 
@@ -122,9 +113,7 @@ class Comeback:
         self.stage, self.config, self.prior = stage, replace(config, threads=1), prior
         self.names = names
 
-    def search(
-        self, mesh: Mesh, views: Sequence[View], last: Pose, place: Place, others: Sequence[Pose] = ()
-    ) -> Ways:
+    def search(self, mesh: Mesh, views: Sequence[View], last: Pose, place: Place, others: Sequence[Pose] = ()) -> Ways:
         """The likeliest ways to stand there that differ, the best first; `others` are tried as they are."""
         ways = self.starts(mesh, last, place, others)
         ways = self.improved(mesh, views, ways, 0, place)

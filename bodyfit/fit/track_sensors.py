@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.errors import FrameError
 from bodyfit.fit.follow import Looker, Pose, Seen
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.view import depth_noise
@@ -159,6 +160,19 @@ def seen_area_m2(seen: Sequence[Seen]) -> float:
         z = view.depth[(view.label == PERSON) & (view.depth > 0)]
         areas.append(float((z.astype(np.float64) ** 2).sum() / (view.intrinsics[0] * view.intrinsics[1])))
     return max(areas)
+
+
+def check_depth(frames: Sequence[Frame]) -> None:
+    """Refuses depth that no sensor gives.
+
+    Raises:
+        FrameError: it is negative or not finite.
+    """
+    for frame in frames:
+        low, high = float(frame.depth.min()), float(frame.depth.max())
+        if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
+            found = "NaN or infinity" if not (np.isfinite(low) and np.isfinite(high)) else f"{low:g} m"
+            raise FrameError(f"depth of {frame.sensor}", "finite metres, 0 for no reading", found)
 
 
 def person_pixels(seen: Sequence[Seen]) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bodyfit.body.model import BodyModel
 from bodyfit.fit.config import CLOTHING, Clothing
 from bodyfit.render.rasterize import rasterize
+from bodyfit.watch import checkpoint
 
 if TYPE_CHECKING:
     from bodyfit.observe.observation import Observation
@@ -143,6 +144,7 @@ def fold_height(
     heights, noises = [], []
     for vertices, views in zip(bodies, observations, strict=True):
         for o in views:
+            checkpoint()
             # a stereo matcher's noise is as smooth as a fold
             smooth_noise = o.noise is not None and o.noise.stereo
             found = None if smooth_noise else _view_roughness(model, vertices, o)

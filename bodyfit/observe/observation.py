@@ -28,6 +28,7 @@ from bodyfit.observe.silhouette import (
     keep_consistent,
     label_pixels,
 )
+from bodyfit.watch import checkpoint
 
 __all__ = ["BACKGROUND", "PERSON", "UNKNOWN", "Observation", "observe"]
 
@@ -104,9 +105,12 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
     gravity_cam = None if gravity_world is None else R.T @ np.asarray(gravity_world, dtype=np.float64)
     if not (depth > 0).any():
         raise FrameError("depth", "readings that form surfaces", "specks only")
+    checkpoint()
     ground = find_ground(depth, frame.depth_camera, gravity_cam)
+    checkpoint()
     scene = build_scene(depth, frame.depth_camera, ground)
 
+    checkpoint()
     if frame.mask is not None:
         if not frame.mask.any():
             raise PersonNotFoundError("mask", "pixels marked as the person", "none", "leave the mask out to search")
@@ -132,9 +136,11 @@ def observe(frame: Frame, *, gravity_world: NDArray[np.float64] | None, person: 
         own, doubtful = gather(scene, main, near)
         shape = None
         whole = ground.plane is not None and float(near.height[own].min()) < 0.1
+    checkpoint()
     label = label_pixels(scene, own, near, frame.depth, whole, shape, doubtful)
     depth = np.where((label == PERSON) & ~own, np.float32(0), depth)
     noise = plane_noise(scene.depth, (scene.floor | scene.wall) & (label == BACKGROUND))
+    checkpoint()
     if noise is not None and noise.stereo:
         depth, label = without_bleeding(depth, label, noise)
 

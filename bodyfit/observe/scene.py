@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
+from bodyfit.errors import FrameError
 from bodyfit.observe.ground import Ground, sparse_points
 from bodyfit.observe.walls import find_walls
 
@@ -57,7 +58,11 @@ class Scene:
 
 
 def build_scene(depth: NDArray[np.float32], camera: Camera, ground: Ground) -> Scene:
-    """Heights, plan positions, floor, walls and connected surfaces of every pixel."""
+    """Heights, plan positions, floor, walls and connected surfaces of every pixel.
+
+    Raises:
+        FrameError: so few readings that none lies on the sparse grid which floor and walls are sought on.
+    """
     from bodyfit.kernels.depthgrid import room_maps, surface_labels, surface_stats
 
     plane = ground.plane if ground.plane is not None else np.array([*ground.up, 0.0])
@@ -66,6 +71,8 @@ def build_scene(depth: NDArray[np.float32], camera: Camera, ground: Ground) -> S
     e1 /= np.linalg.norm(e1)
     e2 = np.cross(up, e1)
     points, area = sparse_points(depth, camera)
+    if not len(points):
+        raise FrameError("depth", "readings that form surfaces", "specks only")
     height = points @ up + plane[3]
     least = FLOOR_M
     if ground.plane is None:

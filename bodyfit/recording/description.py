@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,15 +80,19 @@ def read_description(root: Path) -> tuple[tuple[Sensor, ...], NDArray[np.float64
         version.refuse(f'"{FORMAT}"')
     unit = top.key("depth_unit_m", None)
     sensors = [_sensor(entry, unit) for entry in top.key("sensors").items(MAX_SENSORS)]
-    if not sensors:
-        raise RecordingError(f"{FILE}: sensors", "at least one sensor", "none")
-    seen: dict[str, int] = {}
-    for i, sensor in enumerate(sensors):
-        # folders of names that differ only in case are one folder on some systems
-        first = seen.setdefault(sensor.name.casefold(), i)
-        if first != i:
-            raise RecordingError(f"{FILE}: sensors[{i}].name", "a name of its own", f"that of sensors[{first}]")
+    check_names(f"{FILE}: sensors", [sensor.name for sensor in sensors])
     return tuple(sensors), check_gravity(f"{FILE}: gravity_world", _gravity(top.key("gravity_world")))
+
+
+def check_names(where: str, names: Sequence[str]) -> None:
+    """Refuse an empty list, and a name that comes twice; folders of names that differ only in case can be one."""
+    if not names:
+        raise RecordingError(where, "at least one sensor", "none")
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        first = seen.setdefault(name.casefold(), i)
+        if first != i:
+            raise RecordingError(f"{where}[{i}].name", "a name of its own", f"that of sensors[{first}]")
 
 
 def check_gravity(name: str, gravity_world: Any) -> NDArray[np.float64] | None:

@@ -1,4 +1,4 @@
-"""Image files of a recording: PNG and JPEG, whose header is read and checked before anything is decoded.
+"""Image files, of a recording or sent: PNG and JPEG, whose header is read and checked before anything is decoded.
 
 A header decides how much memory a decoder takes, and decoders fill what a cut file lacks with grey; so the size must
 be the camera's, the kind must be the format's, and the file must be whole before OpenCV sees it.
@@ -45,49 +45,113 @@ class ImageHeader:
         return f"{'an' if self.bits == 8 else 'a'} {self.bits}-bit {self.colour} {self.kind}"
 
 
-def read_depth(root: Path, relative: str, camera: Camera) -> NDArray[np.uint16]:
+@dataclass(frozen=True)
+class ImageKind:
+    """What an image of a frame must be: its bits, the camera whose grid it has, and its file's kind."""
+
+    name: str
+    bits: int
+    camera_key: str
+    grey_png: bool
+
+    @property
+    def wanted(self) -> str:
+        """In words, for an error."""
+        bits = "an 8-bit" if self.bits == 8 else f"a {self.bits}-bit"
+        return f"{bits} {'greyscale PNG' if self.grey_png else 'PNG or JPEG'}"
+
+
+DEPTH = ImageKind("depth", 16, "depth_camera", True)
+MASK = ImageKind("mask", 8, "depth_camera", True)
+COLOR = ImageKind("color", 8, "color_camera", False)
+
+
+def max_file_bytes(camera: Camera) -> int:
+    """The most bytes an image file of this camera may have: no encoder needs more than raw pixels and some text."""
+    return camera.width * camera.height * 8 + (1 << 20)
+
+
+def read_image_file(root: Path, relative: str, camera: Camera) -> bytes:
+    """The bytes of an image file of a recording, not looked at yet.
+
+    Raises:
+        ImageError: no such file, or one that is larger than any image of this camera.
+    """
+    return read_file(root, relative, max_file_bytes(camera), ImageError)
+
+
+def check_image(kind: ImageKind, name: str, data: bytes, camera: Camera) -> ImageHeader:
+    """Refuses an image file by its header: another kind or size than a frame's; nothing is decoded.
+
+    Args:
+        kind: what it must be.
+        name: what errors call it: a file, or a field of a message.
+        data: the file.
+        camera: whose grid it must have.
+
+    Raises:
+        ImageError: another kind or size, or a header that is cut or makes no sense.
+    """
+    header = read_header(name, data)
+    if header.bits != kind.bits or (kind.grey_png and (header.kind, header.colour) != ("PNG", "greyscale")):
+        raise ImageError(name, kind.wanted, str(header))
+    if (header.width, header.height) != (camera.width, camera.height):
+        expected = f"{camera.width} × {camera.height} pixels ({kind.camera_key})"
+        raise ImageError(name, expected, f"{header.width} × {header.height} pixels")
+    return header
+
+
+def decode_depth(name: str, data: bytes, camera: Camera) -> NDArray[np.uint16]:
     """(H, W) counts of a 16-bit greyscale PNG.
 
     Raises:
-        ImageError: no such file, another kind or size, or a file that is cut or broken.
+        ImageError: another kind or size, or a file that is cut or broken.
     """
-    return _decode_grey(root, relative, camera, 16, "depth_camera", np.uint16)
+    return _decode_grey(DEPTH, name, data, camera, np.uint16)
 
 
-def read_mask(root: Path, relative: str, camera: Camera) -> NDArray[np.bool_]:
-    """(H, W) of an 8-bit greyscale PNG, True = person, which the file says with 255; soft edges are cut at one half.
+def decode_mask(name: str, data: bytes, camera: Camera) -> NDArray[np.bool_]:
+    """(H, W) of an 8-bit greyscale PNG, as `person_of` reads it.
 
     Raises:
         ImageError: as for depth; or values that mark the person by another number than 255.
     """
-    values = _decode_grey(root, relative, camera, 8, "depth_camera", np.uint8)
+    return person_of(name, _decode_grey(MASK, name, data, camera, np.uint8))
+
+
+def person_of(name: str, values: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W) True = person, which a mask says with 255; soft edges are cut at one half.
+
+    Raises:
+        ImageError: values that mark the person by another number.
+    """
     top = int(values.max())
     if 0 < top <= 127:
-        raise ImageError(relative, "a mask of 0 and 255 (person)", f"no value above {top}")
+        raise ImageError(name, "a mask of 0 and 255 (person)", f"no value above {top}")
     return values > 127
 
 
-def read_color(root: Path, relative: str, camera: Camera) -> NDArray[np.uint8]:
+def decode_color(name: str, data: bytes, camera: Camera) -> NDArray[np.uint8]:
     """(Hc, Wc, 3) RGB of an 8-bit PNG or JPEG; one channel is spread over three, alpha is dropped.
 
     Raises:
         ImageError: as for depth.
     """
-    data = _read_checked(root, relative, camera, 8, "color_camera", grey_png=False)
+    _check_whole(COLOR, name, data, camera)
     import cv2  # late: importing it takes 0.2 s that commands without images need not wait for
 
     # a camera's intrinsics are those of the stored grid, so EXIF must not turn the image
-    image = _decode(relative, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    _check_decoded(relative, image, (camera.height, camera.width, 3), np.uint8)
+    image = _decode(name, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    _check_decoded(name, image, (camera.height, camera.width, 3), np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-def _decode_grey(root: Path, relative: str, camera: Camera, bits: int, key: str, dtype: type) -> NDArray:
-    data = _read_checked(root, relative, camera, bits, key, grey_png=True)
+def _decode_grey(kind: ImageKind, name: str, data: bytes, camera: Camera, dtype: type) -> NDArray:
+    _check_whole(kind, name, data, camera)
     import cv2
 
-    image = _decode(relative, data, cv2.IMREAD_UNCHANGED)
-    _check_decoded(relative, image, (camera.height, camera.width), dtype)
+    image = _decode(name, data, cv2.IMREAD_UNCHANGED)
+    _check_decoded(name, image, (camera.height, camera.width), dtype)
     return image
 
 
@@ -108,23 +172,12 @@ def _check_decoded(relative: str, image: NDArray, shape: tuple[int, ...], dtype:
         raise ImageError(relative, f"{shape} of {np.dtype(dtype)}", f"{image.shape} of {image.dtype} once decoded")
 
 
-def _read_checked(root: Path, relative: str, camera: Camera, bits: int, key: str, *, grey_png: bool) -> bytes:
-    """The bytes of an image file whose header is the right one and which is whole."""
-    # no encoder needs more than the raw pixels and some text beside them
-    data = read_file(root, relative, camera.width * camera.height * 8 + (1 << 20), ImageError)
-    header = read_header(relative, data)
-    wanted = f"{'an' if bits == 8 else 'a'} {bits}-bit {'greyscale PNG' if grey_png else 'PNG or JPEG'}"
-    if header.bits != bits or (grey_png and (header.kind, header.colour) != ("PNG", "greyscale")):
-        raise ImageError(relative, wanted, str(header))
-    if (header.width, header.height) != (camera.width, camera.height):
-        raise ImageError(
-            relative, f"{camera.width} × {camera.height} pixels ({key})", f"{header.width} × {header.height} pixels"
-        )
-    if header.kind == "PNG":
-        _check_png_whole(relative, data)
+def _check_whole(kind: ImageKind, name: str, data: bytes, camera: Camera) -> None:
+    """Refuses a file that is not of this kind and size, or not there to its end."""
+    if check_image(kind, name, data, camera).kind == "PNG":
+        _check_png_whole(name, data)
     else:
-        _walk_jpeg(relative, data, whole=True)
-    return data
+        _walk_jpeg(name, data, whole=True)
 
 
 def read_header(relative: str, data: bytes) -> ImageHeader:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
 from bodyfit.errors import RecordingError
@@ -46,15 +48,38 @@ def read_keypoints(root: Path, relative: str, camera: Camera) -> Keypoints:
             entry.refuse("each name once")
         names.append(name)
     xy = top.key("xy").array(len(names), 2)
+    confidence = top.key("confidence").numbers(at_most=len(names))
+    return checked_keypoints(f"{relative}: ", names, xy, confidence, camera)
+
+
+def checked_keypoints(
+    where: str, names: Sequence[str], xy: NDArray[np.float64], confidence: Sequence[float], camera: Camera
+) -> Keypoints:
+    """Keypoints in pixels as recorded, each looked at.
+
+    Args:
+        where: what stands before the names of the fields in errors.
+        names: N of COCO's or SMPL's, each once.
+        xy: (N, 2) pixels of the camera's image, in it or near.
+        confidence: N from 0 to 1.
+        camera: the camera of the image that the pixels belong to.
+
+    Raises:
+        RecordingError: anything else, with the field's name.
+    """
+    for i, name in enumerate(names):
+        if name not in NAMES:
+            raise RecordingError(f"{where}names[{i}]", "a COCO-17 or SMPL joint name", repr(name)[:60])
+        if name in names[:i]:
+            raise RecordingError(f"{where}names[{i}]", "each name once", repr(name))
     for i, (x, y) in enumerate(xy):
         # a joint may be guessed beyond the border, but not by more than an image
         if not (-camera.width <= x <= 2 * camera.width and -camera.height <= y <= 2 * camera.height):
             expected = f"a pixel in or near the image of {camera.width} × {camera.height}"
-            raise RecordingError(f"{relative}: xy[{i}]", expected, f"({x:g}, {y:g})")
-    confidence = top.key("confidence").numbers(at_most=len(names))
+            raise RecordingError(f"{where}xy[{i}]", expected, f"({x:g}, {y:g})")
     if len(confidence) != len(names):
-        raise RecordingError(f"{relative}: confidence", f"{len(names)} numbers", f"{len(confidence)}")
+        raise RecordingError(f"{where}confidence", f"{len(names)} numbers", f"{len(confidence)}")
     for i, value in enumerate(confidence):
         if not 0.0 <= value <= 1.0:
-            raise RecordingError(f"{relative}: confidence[{i}]", "a number from 0 to 1", f"{value:g}")
+            raise RecordingError(f"{where}confidence[{i}]", "a number from 0 to 1", f"{value:g}")
     return Keypoints(tuple(names), xy, np.array(confidence, dtype=np.float64))

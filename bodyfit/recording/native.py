@@ -7,6 +7,7 @@ undistorted one frame at a time. The folder `truth/` is never read here.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
 from bodyfit.errors import RecordingError
-from bodyfit.frame import Frame, Keypoints
+from bodyfit.frame import Frame
 from bodyfit.recording.description import Sensor, read_description
-from bodyfit.recording.images import read_color, read_depth, read_mask
+from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage, FrameDecoder
+from bodyfit.recording.images import read_image_file
 from bodyfit.recording.keypoints import read_keypoints
 from bodyfit.recording.timeline import Timeline, read_timeline
-from bodyfit.recording.undistort import Undistorter, check_invertible, make_undistorter
+from bodyfit.recording.undistort import check_invertible
 
 __all__ = ["Recording", "Sensor", "open_recording"]
 
@@ -68,7 +70,7 @@ class Recording:
     ) -> None:
         self.path, self.sensors, self.gravity_world = path, sensors, gravity_world
         self._timeline = timeline
-        self._undistorters: dict[tuple[str, str], Undistorter | None] = {}
+        self._decoder = FrameDecoder(sensors)
 
     @property
     def num_frames(self) -> int:
@@ -116,72 +118,47 @@ class Recording:
             RecordingError: no such sensor, or broken keypoints.
             ImageError: an image of another kind or size, or one that is cut or broken.
         """
+        encoded = self.encoded(i, sensor_name)
+        if encoded is None:
+            return None
+        index, time_s = int(self.indices[i]), float(self.timestamps_s[i])
+        return self._decoder.frame(sensor_name, encoded, index=index, timestamp_s=time_s)
+
+    def encoded(self, i: int, sensor_name: str) -> EncodedFrame | None:
+        """The same before anything is decoded: images as their files have them, keypoints in pixels as recorded.
+
+        Raises:
+            IndexError: `i` is not in 0 … num_frames - 1.
+            RecordingError: no such sensor, or broken keypoints.
+        """
         sensor = self.sensor(sensor_name)
         if not 0 <= i < self.num_frames:
             raise IndexError(f"frame {i} of {self.num_frames}")
         index = int(self.indices[i])
-        depth_file = f"{sensor.name}/depth/{index:06d}.png"
+        depth_file, mask_file, keypoints_file = (
+            f"{sensor.name}/{kind}/{index:06d}.{suffix}"
+            for kind, suffix in (("depth", "png"), ("mask", "png"), ("keypoints", "json"))
+        )
         if not self._has(depth_file):
             return None
-        counts = read_depth(self.path, depth_file, sensor.depth_camera)
-        color = self._color(sensor, index)
-        mask = self._mask(sensor, index)
-        undistorter = self._undistorter(sensor, "depth_camera")
-        if undistorter is not None:
-            counts = undistorter.image_nearest(counts)
-            mask = None if mask is None else undistorter.image_nearest(mask)
-        return Frame(
-            depth=counts.astype(np.float32) * np.float32(sensor.depth_unit_m),
-            depth_camera=sensor.depth_camera.pinhole,
-            T_world_depth=sensor.T_world_depth,
-            timestamp_s=float(self.timestamps_s[i]),
-            color=color,
-            color_camera=sensor.color_camera.pinhole if sensor.color_camera else None,
-            T_color_depth=sensor.T_color_depth,
-            mask=mask,
-            keypoints=self._keypoints(sensor, index),
-            sensor=sensor.name,
-            index=index,
-        )
-
-    def _color(self, sensor: Sensor, index: int) -> NDArray[np.uint8] | None:
+        color = None
         for suffix in COLOR_SUFFIXES:
-            file = f"{sensor.name}/color/{index:06d}{suffix}"
-            if sensor.color_camera is not None and self._has(file):
-                image = read_color(self.path, file, sensor.color_camera)
-                undistorter = self._undistorter(sensor, "color_camera")
-                return image if undistorter is None else undistorter.image_linear(image)
-        return None
+            color_file = f"{sensor.name}/color/{index:06d}{suffix}"
+            if sensor.color_camera is not None and self._has(color_file):
+                color = self._image(color_file, sensor.color_camera)
+                break
+        keypoints = None
+        if self._has(keypoints_file):
+            keypoints = read_keypoints(self.path, keypoints_file, sensor.color_camera or sensor.depth_camera)
+        mask = self._image(mask_file, sensor.depth_camera) if self._has(mask_file) else None
+        return EncodedFrame(self._image(depth_file, sensor.depth_camera), color, mask, keypoints)
 
-    def _mask(self, sensor: Sensor, index: int) -> NDArray[np.bool_] | None:
-        file = f"{sensor.name}/mask/{index:06d}.png"
-        return read_mask(self.path, file, sensor.depth_camera) if self._has(file) else None
-
-    def _keypoints(self, sensor: Sensor, index: int) -> Keypoints | None:
-        file = f"{sensor.name}/keypoints/{index:06d}.json"
-        if not self._has(file):
-            return None
-        key = "color_camera" if sensor.color_camera else "depth_camera"
-        keypoints = read_keypoints(self.path, file, sensor.color_camera or sensor.depth_camera)
-        undistorter = self._undistorter(sensor, key)
-        if undistorter is None:
-            return keypoints
-        xy = undistorter.points(keypoints.xy)
-        # a guess beyond the border may lie where the lens model ends
-        kept = np.flatnonzero(np.isfinite(xy).all(axis=-1))
-        return Keypoints(tuple(keypoints.names[k] for k in kept), xy[kept], keypoints.confidence[kept])
+    def _image(self, relative: str, camera: Camera) -> EncodedImage:
+        return EncodedImage(relative, Coding.FILE, partial(read_image_file, self.path, relative, camera))
 
     def _has(self, relative: str) -> bool:
         # a link that leads nowhere is a broken file, not an absent frame
         return os.path.lexists(self.path / relative)
-
-    def _undistorter(self, sensor: Sensor, key: str) -> Undistorter | None:
-        """Made once for each camera."""
-        place = (sensor.name, key)
-        if place not in self._undistorters:
-            camera: Camera = getattr(sensor, key)
-            self._undistorters[place] = make_undistorter(f"sensor {sensor.name}: {key}", camera)
-        return self._undistorters[place]
 
 
 def _check_images(root: Path, sensor: Sensor, timeline: Timeline) -> None:

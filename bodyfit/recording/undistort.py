@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,23 +102,30 @@ def check_invertible(name: str, camera: Camera) -> None:
     Raises:
         CameraError: pixels that come from no direction, or a pinhole image that would stay mostly empty.
     """
+    problem = _lens_problem(camera)
+    if problem is not None:
+        raise CameraError(f"{name}.distortion.coefficients", *problem)
+
+
+@lru_cache(maxsize=64)  # a live stream's or a client's cameras are the same in each request
+def _lens_problem(camera: Camera) -> tuple[str, str] | None:
+    """What a lens must be and what this one is; None where all is well."""
     if camera.distortion.is_none:
-        return
+        return None
     worst = max((abs(c) for c in camera.distortion.coefficients), default=0.0)
     if worst > MAX_COEFFICIENT:
-        raise CameraError(f"{name}.distortion.coefficients", f"at most {MAX_COEFFICIENT:g} in size", f"{worst:g}")
+        return f"at most {MAX_COEFFICIENT:g} in size", f"{worst:g}"
     u, v = np.meshgrid(
         np.linspace(0, camera.width - 1, _PROBES_PER_SIDE), np.linspace(0, camera.height - 1, _PROBES_PER_SIDE)
     )
     expected = "a lens model that can be inverted over the image"
     reached = np.isfinite(undistort_pixels(camera, np.stack([u.ravel(), v.ravel()], -1))).all(axis=-1).mean()
     if reached < MIN_REACHED_SHARE:
-        found = f"one that folds over: {100 * (1 - reached):.0f} % of the image comes from no direction"
-        raise CameraError(f"{name}.distortion.coefficients", expected, found)
+        return expected, f"one that folds over: {100 * (1 - reached):.0f} % of the image comes from no direction"
     filled = _sources(camera, u, v)[2].mean()
     if filled < MIN_FILLED_SHARE:
-        found = f"one that leaves {100 * (1 - filled):.0f} % of the pinhole image empty"
-        raise CameraError(f"{name}.distortion.coefficients", expected, found)
+        return expected, f"one that leaves {100 * (1 - filled):.0f} % of the pinhole image empty"
+    return None
 
 
 def fold_radius(camera: Camera) -> float:
@@ -131,7 +139,8 @@ def fold_radius(camera: Camera) -> float:
     slope = N * D + product([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())
     squares = [math.inf]
     for polynomial in (slope, D):
-        coefficients = polynomial.trim(tol=0).coef
+        # a leading coefficient that is next to nothing has its root beyond every image, and is divided by
+        coefficients = polynomial.trim(tol=1e-100 * float(np.abs(polynomial.coef).max())).coef
         if len(coefficients) > 1:
             roots = np.polynomial.Polynomial(coefficients).roots()
             squares += [float(r.real) for r in roots if r.real > 0 and abs(r.imag) < 1e-9 * max(1.0, abs(r.real))]

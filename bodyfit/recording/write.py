@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera
-from bodyfit.errors import FrameError, OutputError, RecordingError
+from bodyfit.errors import FrameError, OutputError
 from bodyfit.frame import Frame
 from bodyfit.recording import description, timeline
 from bodyfit.recording.description import Sensor
@@ -78,12 +78,9 @@ def write_recording(
 
 
 def _check_sensors(sensors: Sequence[Sensor]) -> None:
-    if not sensors:
-        raise RecordingError("sensors", "at least one sensor", "none")
+    description.check_names("sensors", [sensor.name for sensor in sensors])
     for i, sensor in enumerate(sensors):
         sensor.check(f"sensors[{i}]")
-        if any(sensor.name.casefold() == other.name.casefold() for other in sensors[:i]):
-            raise RecordingError(f"sensors[{i}].name", "a name of its own", repr(sensor.name))
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

@@ -1,0 +1,1 @@
+"""Generated from bodyfit/v1/bodyfit.proto by `make protos`."""

@@ -1,0 +1,1 @@
+"""bodyfit over gRPC: the server that people put in production, and its clients."""
