@@ -43,7 +43,7 @@ def _tell() -> Stage:
 
 def _regain() -> Stage:
     return Stage(
-        "regain", 2, 700, 10, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2, learned=True
+        "regain", 2, 700, 6, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2, learned=True
     )
 
 
@@ -98,6 +98,8 @@ class TrackConfig:
     """of the last motion this share goes on: more overshoots, less is left behind"""
     longest_prediction_s: float = 0.1
     """a motion is believed to go on no longer than this"""
+    longest_gap_s: float = 0.2
+    """a motion is known from two frames no further apart"""
     sigma_turn_rad: float = 0.06
     """how far a joint turns from where it was expected in 1/30 s; longer gaps in proportion"""
     sigma_move_m: float = 0.05
@@ -126,15 +128,19 @@ class TrackConfig:
     """which is looked for in the whole picture after so many odd frames"""
     search_every_odd_s: float = 2.0
     """but no more often than this: it takes as long as many frames"""
+    search_after_s: float = 0.15
+    """who was not seen for so long is searched where they are seen again: their limbs went on"""
+    ways_tried: int = 3
+    """so many of the likeliest ways to stand there are followed to the end"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
-    search_every_s: float = 0.15
+    whole_after_s: float = 0.7
+    """where somebody has stood before the room for so long and is not the person in any likely way, the whole picture
+    is searched: that takes a second or two"""
+    search_every_s: float = 1.0
     """and then again after so long"""
     wait_at_border_s: float = 1.0
-    """so long a person whom the picture's border cuts is waited for before they are searched: half a body is easily
-    taken for one that faces the other way"""
-    standing_out_m2: float = 0.15
-    """so much must stand before the room for a search to be worth it, square metres face on"""
+    """so long a person whom the picture's border cuts is waited for before that"""
     tell: Stage = field(default_factory=_tell)
     """how a frame tells of the shape: only from what is near, since the pose is known"""
     shape_betas: int = 999

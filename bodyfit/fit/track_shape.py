@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.config import Clothing
+from bodyfit.fit.follow import posed_joints
 from bodyfit.fit.joint import FitSetup, garment_directions, prior_shape
 from bodyfit.fit.mesh import GARMENTS, Mesh, held_mesh, mesh_for
 from bodyfit.fit.online_shape import OnlineShape, joint_mesh
@@ -62,12 +63,7 @@ class TrackShape:
 
     def joints(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], level: int) -> NDArray[np.float64]:
         """(J, 3) joints in the world of the body in a pose: rotations (J, 3, 3), transl (3,)."""
-        from bodyfit.kernels.body import joint_motions
-
-        mesh = self.mesh(level)
-        G, posed = np.empty_like(rotations), np.empty((len(rotations), 3))
-        joint_motions(rotations, mesh.joint_template, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
-        return posed
+        return posed_joints(self.mesh(level), rotations, transl)
 
     def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The shape as known by now (S,) and its covariance (S, S)."""
