@@ -27,7 +27,7 @@ from bodyfit.fit.track_color import TrackColors
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
-from bodyfit.fit.track_hidden import HiddenParts, names_of
+from bodyfit.fit.track_hidden import UNSEEN, HiddenParts, names_of
 from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_motion import Velocity
 from bodyfit.fit.track_return import Comeback, Return
@@ -155,7 +155,7 @@ class Tracker:
             return
         gone, back = self._parts.look(self.shape.mesh(self.config.regain.level), self._last.pose, self._last.views)
         if gone:
-            told.append(f"not seen any more, and guessed: {names_of(gone)}")
+            told.append(f"{UNSEEN}: {names_of(gone)}")
         if back:
             told.append(f"seen again: {names_of(back)}")
 
