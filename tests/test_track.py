@@ -18,6 +18,7 @@ from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
 from bodyfit.fit.track_recording import _quality, step_of
+from bodyfit.fit.track_return import ASTRAY_M, KEPT, PIXELS, ways_of
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import BACKGROUND, PERSON, observe
 from bodyfit.rotation import matrix_from_axis_angle
@@ -150,6 +151,24 @@ def test_who_comes_back_is_found_in_any_heading(begun: Tracker, film: Any, frame
     assert [e.state for e in estimates[1:]] == [TrackState.TRACKED] * 4
     truth = film.instants[BEGUN + 11].joints_world
     assert np.linalg.norm(estimates[-1].joints_world - truth, axis=1).mean() < 0.040
+
+
+def test_a_way_that_leaves_the_picture_is_none(begun: Tracker, frames: list[list[Frame]]) -> None:
+    tracker = copy.deepcopy(begun)
+    assert tracker.shape is not None and tracker._pose is not None
+    mesh, pose, returns = tracker.shape.mesh(tracker.config.regain.level), tracker._pose, tracker._return
+    seen = tracker._sensors.look_coarsely(mesh, frames[BEGUN], pose, PIXELS)
+    place = returns.place_of(frames[BEGUN], mesh, seen, pose, gone_s=2.0)
+    # nothing in the picture speaks against a body that is not in it: it costs least
+    beside = np.cross(place.up, place.toward)
+    astray = replace(pose, transl=pose.transl + 8.0 * beside)
+    views = [s.view for s in seen]
+    comeback = returns.comeback
+    cost = comeback.improved(mesh, views, ways_of([pose, astray]), 0, place, ordered=False).cost
+    assert cost[1] < cost[0]
+    ways = comeback.search(mesh, views, pose, place, (astray,))
+    assert 0 < len(ways) <= KEPT
+    assert (np.linalg.norm(ways.state.transl - pose.transl, axis=1) < ASTRAY_M).all()
 
 
 def test_legs_that_are_hidden_are_told(begun: Tracker, film: Any, frames: list[list[Frame]]) -> None:

@@ -90,6 +90,8 @@ class Tracker:
         self._time = -np.inf
         self._good_time = -np.inf
         self._searched = -np.inf
+        self._tried = -np.inf
+        """when the ways to stand were tried for a body that lay badly"""
         self._lost = True
         self._coasting = False
         self._usual = Usual(self.config)
@@ -228,15 +230,21 @@ class Tracker:
         times["solve"] = time.perf_counter() - t0
         self._last = found
         poor = not late and self._odd >= c.search_when_odd and self._usual.is_poor(found.overlap)
-        if poor and now - self._searched > c.search_every_odd_s:
-            self._odd, self._searched = 0, now
+        bad = self._odd >= c.search_when_bad and self._usual.is_poor(found.overlap, 2.0)
+        whole = poor and now - self._searched > c.search_every_odd_s
+        if whole or (bad and now - self._tried > c.search_every_bad_s):
+            self._tried = now
+            if whole:
+                self._odd, self._searched = 0, now
             back = self._come_back(frames, now, found.pose)
             if back is not None and self._usual.merit(*back[0].fits) > self._usual.merit(*found.fits) + LEAST_GAIN:
+                self._odd = 0
                 told.append("stands otherwise than they were taken to")
                 return self._accept(*back, now, told, first=False)
-            self._return.rivals = None
-            self._poor += 1
-            if self._poor > 1 and not self._parts.hidden:
+            if whole or back is not None:
+                self._return.rivals = None  # they are those of a body that was not taken
+            self._poor += whole
+            if whole and self._poor > 1 and not self._parts.hidden:
                 state, more = self._search_whole(frames, now, told, times, at_least=found)
                 if state is not TrackState.LOST:
                     told.append("stands otherwise than they were taken to")
