@@ -171,6 +171,21 @@ def test_a_way_that_leaves_the_picture_is_none(begun: Tracker, frames: list[list
     assert (np.linalg.norm(ways.state.transl - pose.transl, axis=1) < ASTRAY_M).all()
 
 
+def test_what_stood_before_the_person_does_not_tell_where_they_go(begun: Tracker) -> None:
+    returns = copy.deepcopy(begun._return)
+    returns.forget()
+    for k in range(6):  # a board
+        returns.note(k / 30, np.array([0.5, 1.0, 1.0]))
+    for k in range(6, 10):  # and who stood behind it
+        returns.note(k / 30, np.array([0.0, 2.5, 1.0]))
+    assert returns.travel() is None
+    for k in range(10, 20):
+        returns.note(k / 30, np.array([0.04 * (k - 9), 2.5, 1.0 + 0.01 * k]))
+    walked = returns.travel()
+    assert walked is not None
+    np.testing.assert_allclose(walked, [1.2, 0, 0], atol=1e-6)
+
+
 def test_legs_that_are_hidden_are_told(begun: Tracker, film: Any, frames: list[list[Frame]]) -> None:
     behind_a_box = []
     for f in frames[BEGUN : BEGUN + 6]:

@@ -46,6 +46,8 @@ TURNS_ROUND_S = 0.7
 """who was gone for less has not turned round, nor has who is seen walking: the headings behind them are left out"""
 PATH_S, WALKS_M_S = 0.3, 0.4
 """who got on faster than this over so long walks"""
+LEAST_LEAP_M, RUNS_M_S = 0.25, 4.0
+"""nobody gets further in a while than both together say, and the middle of what is seen of them hardly does"""
 OPEN_S = 1.0
 """so long the other ways are followed too"""
 HOPELESS, SOME_FRAMES = 2.0, 3
@@ -215,10 +217,16 @@ class Return:
         self.rivals, self.place, self._path, self._looked_at = None, None, [], None
 
     def note(self, now: float, middle: NDArray[np.float64]) -> None:
-        """Where the person's middle was seen at a time: it tells where they go."""
+        """Where the person's middle was seen at a time: it tells where they go. Where it leaps, something else stood
+        there until then."""
         self._path = [(t, p) for t, p in self._path if now - t <= PATH_S]
-        if np.isfinite(middle).all():
-            self._path.append((now, middle))
+        if not np.isfinite(middle).all():
+            return
+        if self._path:
+            then, before = self._path[-1]
+            if float(np.linalg.norm(middle - before)) > LEAST_LEAP_M + RUNS_M_S * (now - then):
+                self._path = []
+        self._path.append((now, middle))
 
     def travel(self) -> NDArray[np.float64] | None:
         """(3,) metres a second over the last moments, level; None where the person hardly moves or it is not known."""
