@@ -27,7 +27,7 @@ from bodyfit.fit.track_color import TrackColors
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
-from bodyfit.fit.track_hidden import HiddenParts, names_of
+from bodyfit.fit.track_hidden import UNSEEN, HiddenParts, names_of
 from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_motion import Velocity
 from bodyfit.fit.track_return import Comeback, Return
@@ -90,6 +90,8 @@ class Tracker:
         self._time = -np.inf
         self._good_time = -np.inf
         self._searched = -np.inf
+        self._tried = -np.inf
+        """when the ways to stand were tried for a body that lay badly"""
         self._lost = True
         self._coasting = False
         self._usual = Usual(self.config)
@@ -155,7 +157,7 @@ class Tracker:
             return
         gone, back = self._parts.look(self.shape.mesh(self.config.regain.level), self._last.pose, self._last.views)
         if gone:
-            told.append(f"not seen any more, and guessed: {names_of(gone)}")
+            told.append(f"{UNSEEN}: {names_of(gone)}")
         if back:
             told.append(f"seen again: {names_of(back)}")
 
@@ -228,15 +230,21 @@ class Tracker:
         times["solve"] = time.perf_counter() - t0
         self._last = found
         poor = not late and self._odd >= c.search_when_odd and self._usual.is_poor(found.overlap)
-        if poor and now - self._searched > c.search_every_odd_s:
-            self._odd, self._searched = 0, now
+        bad = self._odd >= c.search_when_bad and self._usual.is_poor(found.overlap, 2.0)
+        whole = poor and now - self._searched > c.search_every_odd_s
+        if whole or (bad and now - self._tried > c.search_every_bad_s):
+            self._tried = now
+            if whole:
+                self._odd, self._searched = 0, now
             back = self._come_back(frames, now, found.pose)
             if back is not None and self._usual.merit(*back[0].fits) > self._usual.merit(*found.fits) + LEAST_GAIN:
+                self._odd = 0
                 told.append("stands otherwise than they were taken to")
                 return self._accept(*back, now, told, first=False)
-            self._return.rivals = None
-            self._poor += 1
-            if self._poor > 1 and not self._parts.hidden:
+            if whole or back is not None:
+                self._return.rivals = None  # they are those of a body that was not taken
+            self._poor += whole
+            if whole and self._poor > 1 and not self._parts.hidden:
                 state, more = self._search_whole(frames, now, told, times, at_least=found)
                 if state is not TrackState.LOST:
                     told.append("stands otherwise than they were taken to")

@@ -128,6 +128,10 @@ class TrackConfig:
     """which is looked for in the whole picture after so many odd frames"""
     search_every_odd_s: float = 2.0
     """but no more often than this: it takes as long as many frames"""
+    search_when_bad: int = 5
+    """where it is twice as far below, likely ways to stand are tried after so many odd frames"""
+    search_every_bad_s: float = 0.4
+    """and again after so long"""
     search_after_s: float = 0.15
     """who was not seen for so long is searched where they are seen again: their limbs went on"""
     ways_tried: int = 3

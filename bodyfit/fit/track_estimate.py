@@ -134,9 +134,10 @@ class Usual:
         gap_m = self.without_noise(gap_m)
         return bool(overlap < mean[1] - c.odd * spread[1] - 0.01 or gap_m > mean[0] + c.odd * spread[0] + 0.001)
 
-    def is_poor(self, overlap: float) -> bool:
-        """Whether so much less is explained than usual that the body may stand quite otherwise."""
-        return self.mean is not None and overlap < float(self.mean[1]) - self.config.poor
+    def is_poor(self, overlap: float, times: float = 1.0) -> bool:
+        """Whether so much less is explained than usual, or that many times more, that the body may stand quite
+        otherwise."""
+        return self.mean is not None and overlap < float(self.mean[1]) - times * self.config.poor
 
     def is_ordinary(self, gap_m: float, overlap: float) -> bool:
         """Whether a frame is good enough to learn the shape from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ HIDDEN, SEEN = 0.7, 0.4
 """a part of which more than this share is not seen is hidden, and is seen again with less than that"""
 SMALL = ("neck", "hand", "foot")
 """parts that come and go with a sensor's noise: they are named among the hidden ones, but nothing is told of them"""
+UNSEEN = "not seen, and guessed"
+"""what is told of others in the first frame that does not show them, and of every such frame of a recording"""
 
 
 class HiddenParts:
@@ -40,10 +42,9 @@ class HiddenParts:
             part for part, unseen in zip(PART_NAMES, share.tolist(), strict=True)
             if unseen > (SEEN if part in self.hidden else HIDDEN)
         )  # fmt: skip
-        gone = [p for p in now if p not in self.hidden and not p.endswith(SMALL)]
-        back = [p for p in self.hidden if p not in now and not p.endswith(SMALL)]
+        gone, back = set(now) - set(self.hidden), set(self.hidden) - set(now)
         self.hidden = now
-        return gone, back
+        return large_of(p for p in PART_NAMES if p in gone), large_of(p for p in PART_NAMES if p in back)
 
     def unseen(self, mesh: Mesh, pose: Pose, views: Sequence[View]) -> NDArray[np.float64]:
         """(parts,) share of each part's vertices that no view shows: out of the picture, behind something nearer than
@@ -64,6 +65,11 @@ class HiddenParts:
             hidden[np.flatnonzero(inside)[~nothing]] = False
         count = np.maximum(np.bincount(part, minlength=len(PART_NAMES)), 1)
         return np.bincount(part[hidden], minlength=len(PART_NAMES)) / count
+
+
+def large_of(parts: Iterable[str]) -> list[str]:
+    """Those of which it is told when they are hidden."""
+    return [p for p in parts if not p.endswith(SMALL)]
 
 
 def names_of(parts: Sequence[str]) -> str:

@@ -46,10 +46,14 @@ TURNS_ROUND_S = 0.7
 """who was gone for less has not turned round, nor has who is seen walking: the headings behind them are left out"""
 PATH_S, WALKS_M_S = 0.3, 0.4
 """who got on faster than this over so long walks"""
+LEAST_LEAP_M, RUNS_M_S = 0.25, 4.0
+"""nobody gets further in a while than both together say, and the middle of what is seen of them hardly does"""
 OPEN_S = 1.0
 """so long the other ways are followed too"""
 HOPELESS, SOME_FRAMES = 2.0, 3
 """a way that costs so many times the chosen one's after some frames is given up"""
+ASTRAY_M = 1.0
+"""a way whose root is further from the readings than this left the picture, where nothing speaks against it"""
 PLAINLY_BETTER = 0.9
 """and one that costs this share of it is looked at closely"""
 
@@ -114,11 +118,12 @@ class Comeback:
         self.names = names
 
     def search(self, mesh: Mesh, views: Sequence[View], last: Pose, place: Place, others: Sequence[Pose] = ()) -> Ways:
-        """The likeliest ways to stand there that differ, the best first; `others` are tried as they are."""
+        """The likeliest ways to stand there that differ, the best first, if any; `others` are tried as they are."""
         ways = self.starts(mesh, last, place, others)
         ways = self.improved(mesh, views, ways, 0, place)
         ways = self.improved(mesh, views, ways.take(range(min(TASTED, len(ways)))), FOLLOWED, place)
-        return self.distinct(mesh, ways, KEPT)
+        away = np.linalg.norm(mesh.joint_template[0] + ways.state.transl - place.root, axis=1)
+        return self.distinct(mesh, ways.take(np.flatnonzero(away < ASTRAY_M).tolist()), KEPT)
 
     def starts(self, mesh: Mesh, last: Pose, place: Place, others: Sequence[Pose] = ()) -> Ways:
         """As the person went and in likely stances, in every heading, the first one that in which they go."""
@@ -212,10 +217,16 @@ class Return:
         self.rivals, self.place, self._path, self._looked_at = None, None, [], None
 
     def note(self, now: float, middle: NDArray[np.float64]) -> None:
-        """Where the person's middle was seen at a time: it tells where they go."""
+        """Where the person's middle was seen at a time: it tells where they go. Where it leaps, something else stood
+        there until then."""
         self._path = [(t, p) for t, p in self._path if now - t <= PATH_S]
-        if np.isfinite(middle).all():
-            self._path.append((now, middle))
+        if not np.isfinite(middle).all():
+            return
+        if self._path:
+            then, before = self._path[-1]
+            if float(np.linalg.norm(middle - before)) > LEAST_LEAP_M + RUNS_M_S * (now - then):
+                self._path = []
+        self._path.append((now, middle))
 
     def travel(self) -> NDArray[np.float64] | None:
         """(3,) metres a second over the last moments, level; None where the person hardly moves or it is not known."""
@@ -259,7 +270,8 @@ class Return:
         if not LEAST_BACK_M2 < seen_area_m2(seen) < MOST_BACK_M2:
             return None
         self.place = self.place_of(frames, mesh, seen, last, gone_s)
-        return self.comeback.search(mesh, [s.view for s in seen], last, self.place, (expected,))
+        ways = self.comeback.search(mesh, [s.view for s in seen], last, self.place, (expected,))
+        return ways if len(ways) else None
 
     def place_of(self, frames: Sequence[Frame], mesh: Mesh, seen: Sequence[Seen], last: Pose, gone_s: float) -> Place:
         """Where the readings say that the person is: a body's middle lies behind what is seen of it."""
@@ -304,7 +316,11 @@ class Return:
         )  # fmt: skip
         self._tasted += 1
         worst = every.cost[0] * (HOPELESS if self._tasted >= SOME_FRAMES else 2 * HOPELESS)
-        order = [0, *(int(i) for i in np.argsort(every.cost[1:], kind="stable") + 1 if every.cost[i] < worst)]
+        near = np.linalg.norm(every.state.transl - found.transl, axis=1) < ASTRAY_M
+        order = [
+            0,
+            *(int(i) for i in np.argsort(every.cost[1:], kind="stable") + 1 if every.cost[i] < worst and near[i]),
+        ]
         open_ways = self.comeback.distinct(mesh, every.take(order), KEPT)
         mine = open_ways.cost[0]
         self.rivals = open_ways.take(range(1, len(open_ways))) if len(open_ways) > 1 else None
