@@ -111,8 +111,8 @@ def _model(name: str) -> BodyModel:
 
 def _fit(task: Task, source: Path, out: Path, say: Callable[[str, float], None]) -> None:
     from bodyfit.batch.results import write_result
-    from bodyfit.fit.config import FitConfig
     from bodyfit.fit.choose_frames import choose_frames
+    from bodyfit.fit.config import FitConfig
     from bodyfit.fit.fit import fit
     from bodyfit.recording.formats import open_recording
 
