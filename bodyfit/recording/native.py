@@ -6,6 +6,7 @@ checked when they are decoded, one frame at a time. The folder `truth/` is never
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,16 @@ from bodyfit.camera import Camera
 from bodyfit.errors import RecordingError
 from bodyfit.recording.description import FILE, Sensor, read_description
 from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage
+from bodyfit.recording.files import read_file
 from bodyfit.recording.images import read_image_file
 from bodyfit.recording.keypoints import read_keypoints
 from bodyfit.recording.poses import read_poses
 from bodyfit.recording.recording import Recording
 from bodyfit.recording.timeline import Timeline, read_timeline
+
+CAPTURE_FILE = "capture.json"
+"""what `bodyfit capture` says of a recording that it made, or is about to make"""
+MAX_CAPTURE_BYTES = 4 << 20
 
 # the first that is there is read
 COLOR_SUFFIXES = (".jpg", ".png")
@@ -36,12 +42,26 @@ def open_native(root: Path) -> Recording:
         CameraError: intrinsics, distortion or transforms that make no sense.
     """
     sensors, gravity_world = read_description(root)
-    timeline = read_timeline(root, [sensor.name for sensor in sensors])
+    unfinished = is_unfinished(root)
+    timeline = read_timeline(root, [sensor.name for sensor in sensors], unfinished=unfinished)
     for sensor in sensors:
         _check_images(root, sensor, timeline)
     poses = {sensor.name: read_poses(root, sensor.name) for sensor in sensors}
     images = NativeImages(root, timeline, poses)
-    return Recording(root, "bodyfit", sensors, timeline, gravity_world, images, described_in=FILE)
+    notes = ("its capture was not finished: it goes on, or was cut off; the frames until then are here",)
+    notes = notes if unfinished else ()
+    return Recording(root, "bodyfit", sensors, timeline, gravity_world, images, notes, described_in=FILE)
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether capture.json says that the recording was not closed: it goes on, or was cut off."""
+    if not os.path.lexists(root / CAPTURE_FILE):
+        return False
+    try:
+        document = json.loads(read_file(root, CAPTURE_FILE, MAX_CAPTURE_BYTES))
+    except (RecordingError, ValueError, RecursionError):
+        return False  # it is no part of the format: a recording without it is one all the same
+    return isinstance(document, dict) and document.get("finished") is False
 
 
 class NativeImages:

@@ -58,8 +58,11 @@ def check_timeline(where: str, timeline: Timeline) -> None:
         raise RecordingError(f"{where}: instants", "numbers and times that rise", found)
 
 
-def read_timeline(root: Path, sensor_names: Sequence[str]) -> Timeline:
+def read_timeline(root: Path, sensor_names: Sequence[str], *, unfinished: bool = False) -> Timeline:
     """Read frames.csv of the recording in folder `root`.
+
+    Args:
+        unfinished: it is being written, or whoever wrote it was cut off: only lines that have their end count.
 
     Raises:
         RecordingError: no file, no rows, a column that nobody defined, a value that is no number, or time or index
@@ -69,6 +72,8 @@ def read_timeline(root: Path, sensor_names: Sequence[str]) -> Timeline:
         text = read_file(root, FILE, MAX_FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise RecordingError(FILE, "text in UTF-8", f"byte {problem.start} that is not UTF-8") from None
+    if unfinished:
+        text = text[: text.rfind("\n") + 1]
     try:
         return _timeline(csv.reader(io.StringIO(text, newline=""), strict=True), sensor_names)
     except csv.Error as problem:

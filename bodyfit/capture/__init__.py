@@ -1,0 +1,1 @@
+"""Live sensors: their frames written as a native recording while they come, with advice to who stands there."""
