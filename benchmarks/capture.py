@@ -67,7 +67,10 @@ def encoding(frames: list[Captured]) -> dict[str, float]:
             began = time.thread_time()
             sizes.append(len(encode(frames[k % len(frames)])))
             times.append(time.thread_time() - began)
-        out |= {f"{name}_ms": round(float(np.median(times)) * 1e3, 2), f"{name}_kb": round(np.mean(sizes) / 1e3, 1)}
+        out |= {
+            f"{name}_ms": round(float(np.median(times)) * 1e3, 2),
+            f"{name}_kb": round(float(np.mean(sizes)) / 1e3, 1),
+        }
     return out
 
 
@@ -165,7 +168,7 @@ def main() -> None:
             if name == "realsense":
                 try:
                     import pyrealsense2  # noqa: F401
-                    from software_realsense import SoftwareRealSense
+                    from software_realsense import SoftwareRealSense  # pyright: ignore[reportMissingImports]
                 except ImportError:
                     answer[name] = "pyrealsense2 is not installed"
                     continue
