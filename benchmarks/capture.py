@@ -9,6 +9,7 @@ the one that feeds the device; `--fit` fits what was recorded.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -67,7 +68,10 @@ def encoding(frames: list[Captured]) -> dict[str, float]:
             began = time.thread_time()
             sizes.append(len(encode(frames[k % len(frames)])))
             times.append(time.thread_time() - began)
-        out |= {f"{name}_ms": round(float(np.median(times)) * 1e3, 2), f"{name}_kb": round(np.mean(sizes) / 1e3, 1)}
+        out |= {
+            f"{name}_ms": round(float(np.median(times)) * 1e3, 2),
+            f"{name}_kb": round(float(np.mean(sizes)) / 1e3, 1),
+        }
     return out
 
 
@@ -165,7 +169,8 @@ def main() -> None:
             if name == "realsense":
                 try:
                     import pyrealsense2  # noqa: F401
-                    from software_realsense import SoftwareRealSense
+
+                    SoftwareRealSense = importlib.import_module("software_realsense").SoftwareRealSense  # noqa: N806
                 except ImportError:
                     answer[name] = "pyrealsense2 is not installed"
                     continue

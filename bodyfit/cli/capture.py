@@ -231,9 +231,8 @@ class _Marks:
         self._session.view = step.view if step.wanted else None
         self._session.wanted = step.wanted
         if len(self._guide.taken) > self._noted:
-            view = dict(self._guide.taken[self._noted])
+            view = {k: v for k, v in self._guide.taken[self._noted].items() if k not in ("from_s", "to_s")}
             self._noted += 1
-            view.pop("from_s"), view.pop("to_s")
             if self._recorder is not None:
                 first, last = self._recorder.spans.get(view["view"], (None, None))
                 self._recorder.mark_view(view | {"first": first, "last": last})
