@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,44 +210,86 @@ def trouble_film(model: BodyModel, seed: int) -> tuple[str, Filming]:
     return what, film
 
 
+@dataclass
+class Attempt:
+    """One tracker on a film in which something goes wrong; live: it gets no frame that comes while it works on another,
+    and an estimate counts when it is there. Times of work are CPU times: the machine's other work has no part in it."""
+
+    model: BodyModel
+    tracker: Tracker
+    live: bool
+    taken: list[int] = field(default_factory=list)
+    """numbers, within the film, of the frames it got"""
+    ready_s: list[float] = field(default_factory=list)
+    good: list[bool] = field(default_factory=list)
+    told: list[bool] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    work_s: list[float] = field(default_factory=list)
+    busy_s: float = -np.inf
+    """the film's time until which it works"""
+
+    def take(self, k: int, instant: Instant) -> None:
+        """The film's frame of number k."""
+        frames = list(instant.frames.values())
+        now = frames[0].timestamp_s
+        if now < self.busy_s:
+            return
+        began = time.process_time()
+        estimate = self.tracker.update(frames, index=frames[0].index)
+        spent = time.process_time() - began
+        # a live stream begins once the first, cold frame has been fitted
+        late = spent if self.live and self.taken else 0.0
+        self.busy_s = now + late
+        fitted = placed(self.model, estimate)
+        off = np.inf
+        if fitted is not None:
+            off = float(np.linalg.norm(fitted[1] - instant.joints_world, axis=1).mean())
+        self.taken.append(k)
+        self.ready_s.append(now + late)
+        self.good.append(off < FOUND_M)
+        self.told.append(bool(estimate.told) or fitted is None)
+        self.states.append(estimate.state.name)
+        self.work_s.append(spent)
+
+    def outcome(self, begin: int, end: int, end_s: float) -> Record:
+        """What came of it; something goes wrong in the film's frames from begin, and the one at end is good again."""
+        taken, ok = np.array(self.taken), np.array(self.good)
+        first, after = (int(np.searchsorted(taken, k)) for k in (begin, end))
+        out: Record = {
+            "before_ok": bool(ok[5:first].all()), "seconds": None, "told": any(self.told[first : after + 2]),
+            "worst_ms": max(self.work_s[1:], default=0.0) * 1e3,
+        }  # fmt: skip
+        for k in range(after, len(taken) - 2):
+            if ok[k : k + 3].all():
+                return {
+                    **out,
+                    "seconds": max(0.0, self.ready_s[k] - end_s),
+                    "ok_after": float(ok[k:].mean()),
+                    "missed": int(taken[k] - end - (k - after)),
+                    "states": self.states[first : k + 1],
+                }
+        return out
+
+
 def recover(seed: int) -> Record:
-    """A film in which something goes wrong: how long until the person is followed again, and whether it was told."""
+    """A film in which something goes wrong: how long until the person is followed again, and whether it was told; where
+    the tracker gets every frame, and where the film does not wait for it."""
     from bodyfit.body.model import load_body_model
 
     model = load_body_model(None)
     what, film = trouble_film(model, seed)
-    tracker = new_tracker(model, film.gravity_world)
-    times, good, told, shown, states = [], [], [], [], []
-    worst = 0.0
-    for instant, estimate, wall_s, _ in follow(tracker, film):
-        fitted = placed(model, estimate)
-        off = np.inf
-        if fitted is not None:
-            off = float(np.linalg.norm(fitted[1] - instant.joints_world, axis=1).mean())
-        good.append(off < FOUND_M)
-        times.append(estimate.timestamp_s)
-        told.append(bool(estimate.told) or fitted is None)
-        states.append(estimate.state.name)
+    patient, live = (Attempt(model, new_tracker(model, film.gravity_world), live) for live in (False, True))
+    shown = []
+    for k, instant in enumerate(film):
+        patient.take(k, instant)
+        live.take(k, instant)
         shown.append(int(next(iter(instant.masks.values())).sum()))
-        worst = max(worst, wall_s) if len(times) > 1 else 0.0
-    t, ok = np.array(times), np.array(good)
     begin, end = event_frames(what, film.numbers, np.array(shown))
-    record: Record = {
-        "seed": seed, "what": what, "motion": film.name, "sensor": film.sensors[0].name,
-        "before_ok": bool(ok[5:begin].all()), "seconds": None, "told": bool(any(told[begin : end + 2])),
-        "worst_ms": worst * 1e3,
-    }  # fmt: skip
-    if begin >= end and what != TROUBLES[4]:
+    record: Record = {"seed": seed, "what": what, "motion": film.name, "sensor": film.sensors[0].name}
+    if (begin >= end and what != TROUBLES[4]) or end >= len(film):
         return {**record, "never_happened": True}
-    for k in range(end, len(t) - 2):
-        if ok[k : k + 3].all():
-            return {
-                **record,
-                "seconds": float(t[k] - t[end]),
-                "ok_after": float(ok[k:].mean()),
-                "states": states[begin : k + 1],
-            }
-    return record
+    end_s = float(film.times_s[end])
+    return {**record, **patient.outcome(begin, end, end_s), "live": live.outcome(begin, end, end_s)}
 
 
 def event_frames(what: str, numbers: NDArray[np.int64], shown: NDArray[np.int64]) -> tuple[int, int]:

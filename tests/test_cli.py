@@ -18,9 +18,10 @@ from small_recording import write_small
 from tiny_body import tiny_body_arrays, write_tiny_body
 from tiny_result import tiny_result
 
+from bodyfit.batch.results import stacked
 from bodyfit.cli import cache
 from bodyfit.cli import fit as fit_module
-from bodyfit.cli.fit import parse_frames, parse_names, stacked
+from bodyfit.cli.fit import parse_frames, parse_names
 from bodyfit.cli.main import app
 from bodyfit.errors import InputError, MissingExtraError
 from bodyfit.export.folder import write_fit_folder

@@ -12,7 +12,22 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("fit", "track", "measure", "evaluate", "models", "serve", "client", "info", "bench", "demo")
+COMMANDS = (
+    "fit",
+    "track",
+    "inspect",
+    "convert",
+    "capture",
+    "batch",
+    "measure",
+    "evaluate",
+    "models",
+    "serve",
+    "client",
+    "info",
+    "bench",
+    "demo",
+)
 
 
 def run_bodyfit(*arguments: str) -> subprocess.CompletedProcess[str]:

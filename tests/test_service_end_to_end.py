@@ -37,7 +37,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def assert_same(there: Any, here: Any) -> None:
-    """Every number of two results, to the last bit; provenance names how many threads there were."""
+    """Every number of two results, to the last bit."""
     for name in ("betas", "betas_cov", "poses", "pose_sd", "transl"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name), err_msg=name)
     for name in ("frame_indices", "timestamps_s", "garments_m", "coverage", "stop_reason", "converged", "flags"):

@@ -11,13 +11,17 @@ import pytest
 from numpy.typing import NDArray
 
 from bodyfit.body.model import BodyModel, load_body_model
+from bodyfit.body.skeleton import PART_NAMES
 from bodyfit.errors import FrameError, InputError
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import EFFORTS, TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
+from bodyfit.fit.track_recording import _quality, step_of
+from bodyfit.fit.track_return import ASTRAY_M, KEPT, PIXELS, ways_of
 from bodyfit.frame import Frame
-from bodyfit.observe.observation import BACKGROUND, observe
+from bodyfit.observe.observation import BACKGROUND, PERSON, observe
+from bodyfit.rotation import matrix_from_axis_angle
 from bodyfit.synthetic.motion import plan_film
 
 FRAMES = 36
@@ -125,6 +129,79 @@ def test_what_passes_before_the_person_is_no_limb(begun: Tracker, film: Any, fra
     for e, instant in zip(estimates[6:], film.instants[BEGUN + 6 : BEGUN + 10], strict=True):
         assert e.state is TrackState.TRACKED
         assert np.linalg.norm(e.joints_world - instant.joints_world, axis=1).mean() < 0.040
+
+
+def test_who_comes_back_is_found_in_any_heading(begun: Tracker, film: Any, frames: list[list[Frame]]) -> None:
+    room = empty_room(frames, film.gravity_world)
+    tracker = copy.deepcopy(begun)
+    for f in frames[BEGUN : BEGUN + 6]:
+        tracker.update(f)
+    last = frames[BEGUN + 6][0]
+    away = [replace(last, depth=room, timestamp_s=last.timestamp_s + k / 30) for k in range(30)]
+    assert [tracker.update([f]) for f in away][-1].state is TrackState.LOST
+    # the person went as they do not come back: turned by more than a right angle
+    assert tracker._pose is not None
+    turned = tracker._pose.rotations.copy()
+    up = -film.gravity_world / np.linalg.norm(film.gravity_world)
+    turned[0] = matrix_from_axis_angle(2.0 * up) @ turned[0]
+    tracker._pose = replace(tracker._pose, rotations=turned)
+    back = [replace(f[0], timestamp_s=f[0].timestamp_s + 1.0) for f in frames[BEGUN + 7 : BEGUN + 12]]
+    estimates = [tracker.update([f]) for f in back]
+    assert estimates[0].state is TrackState.FOUND and set(estimates[0].hidden) < set(PART_NAMES)
+    assert [e.state for e in estimates[1:]] == [TrackState.TRACKED] * 4
+    truth = film.instants[BEGUN + 11].joints_world
+    assert np.linalg.norm(estimates[-1].joints_world - truth, axis=1).mean() < 0.040
+
+
+def test_a_way_that_leaves_the_picture_is_none(begun: Tracker, frames: list[list[Frame]]) -> None:
+    tracker = copy.deepcopy(begun)
+    assert tracker.shape is not None and tracker._pose is not None
+    mesh, pose, returns = tracker.shape.mesh(tracker.config.regain.level), tracker._pose, tracker._return
+    seen = tracker._sensors.look_coarsely(mesh, frames[BEGUN], pose, PIXELS)
+    place = returns.place_of(frames[BEGUN], mesh, seen, pose, gone_s=2.0)
+    # nothing in the picture speaks against a body that is not in it: it costs least
+    beside = np.cross(place.up, place.toward)
+    astray = replace(pose, transl=pose.transl + 8.0 * beside)
+    views = [s.view for s in seen]
+    comeback = returns.comeback
+    cost = comeback.improved(mesh, views, ways_of([pose, astray]), 0, place, ordered=False).cost
+    assert cost[1] < cost[0]
+    ways = comeback.search(mesh, views, pose, place, (astray,))
+    assert 0 < len(ways) <= KEPT
+    assert (np.linalg.norm(ways.state.transl - pose.transl, axis=1) < ASTRAY_M).all()
+
+
+def test_what_stood_before_the_person_does_not_tell_where_they_go(begun: Tracker) -> None:
+    returns = copy.deepcopy(begun._return)
+    returns.forget()
+    for k in range(6):  # a board
+        returns.note(k / 30, np.array([0.5, 1.0, 1.0]))
+    for k in range(6, 10):  # and who stood behind it
+        returns.note(k / 30, np.array([0.0, 2.5, 1.0]))
+    assert returns.travel() is None
+    for k in range(10, 20):
+        returns.note(k / 30, np.array([0.04 * (k - 9), 2.5, 1.0 + 0.01 * k]))
+    walked = returns.travel()
+    assert walked is not None
+    np.testing.assert_allclose(walked, [1.2, 0, 0], atol=1e-6)
+
+
+def test_legs_that_are_hidden_are_told(begun: Tracker, film: Any, frames: list[list[Frame]]) -> None:
+    behind_a_box = []
+    for f in frames[BEGUN : BEGUN + 6]:
+        depth = f[0].depth.copy()
+        rows, cols = np.nonzero(observe(f[0], gravity_world=film.gravity_world).label == PERSON)
+        depth[int(np.percentile(rows, 60)) :, cols.min() - 30 : cols.max() + 30] = 1.0
+        behind_a_box.append([replace(f[0], depth=depth)])
+    estimates = go_on(begun, [*behind_a_box, *frames[BEGUN + 6 : BEGUN + 10]])
+    legs = {"left_calf", "right_calf", "left_foot", "right_foot"}
+    assert all(legs <= set(e.hidden) and "head" not in e.hidden for e in estimates[:6])
+    assert all("chest" not in e.hidden for e in estimates)
+    assert any("not seen, and guessed" in t and "left calf" in t for t in estimates[0].told)
+    assert any("seen again" in t and "left calf" in t for t in estimates[6].told)
+    assert not legs & set(estimates[-1].hidden)
+    held = _quality(step_of(estimates[3], 3))  # what a recording's result says of such a frame
+    assert any("not seen, and guessed" in flag and "left calf" in flag for flag in held.flags)
 
 
 def test_a_stall_is_bridged(begun: Tracker, film: Any, frames: list[list[Frame]]) -> None:

@@ -17,9 +17,9 @@ from test_motion_export import moving, without
 from tiny_body import write_tiny_body
 from tiny_result import tiny_result
 
+from bodyfit.batch.results import wants_film, write_result
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.camera import Camera
-from bodyfit.cli.fit import wants_film, write_result
 from bodyfit.errors import InputError, MissingExtraError, OutputError
 from bodyfit.fit.result import FitResult
 from bodyfit.frame import Frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bodyfit.batch.results import write_result
 from bodyfit.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.result import FitResult
     from bodyfit.fit.rig_prior import RigConfig
@@ -74,6 +71,12 @@ FramesOption = Annotated[
     str | None,
     typer.Option("--frames", metavar="0,2,5-9", help="Only these frames, by their files' numbers."),
 ]
+MaxFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames", min=1, metavar="N", help="Of a longer recording, the N frames that tell most of the shape."
+    ),
+]
 SensorsOption = Annotated[str | None, typer.Option("--sensors", metavar="A,B", help="Only these sensors.")]
 PersonOption = Annotated[
     int | None, typer.Option("--person", min=1, metavar="N", help="Which of several people, counted from the left.")
@@ -116,6 +119,7 @@ class FitRequest:
     renderer: str = "native"
     refine_extrinsics: bool = False
     extrinsics_sigma: tuple[float, float] | None = None
+    max_frames: int | None = None
 
 
 def fit_command(
@@ -125,6 +129,7 @@ def fit_command(
     sex: SexOption = Sex.neutral,
     clothing: ClothingOption = Clothing.auto,
     frames: FramesOption = None,
+    max_frames: MaxFramesOption = None,
     sensors: SensorsOption = None,
     person: PersonOption = None,
     device: DeviceOption = Device.auto,
@@ -155,6 +160,7 @@ def fit_command(
         sex=sex.value,
         clothing=clothing.value,
         frames=parse_frames(frames),
+        max_frames=max_frames,
         sensors=parse_names("--sensors", sensors),
         person=person,
         device=parse_device(device.value),
@@ -186,7 +192,7 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             model=body,
             sex=request.sex,
             clothing=request.clothing,
-            frames=None if request.frames is None else positions_of(recording, request.frames),
+            frames=_frames_of(recording, request),
             sensors=request.sensors,
             person=request.person,
             device=request.device,
@@ -195,6 +201,19 @@ def run_fit(request: FitRequest, *, quiet: bool) -> FitResult:
             refine_extrinsics=_rig_config(request),
             progress=progress,
         )
+
+
+def _frames_of(recording: Recording, request: FitRequest) -> list[int] | None:
+    """Positions of the frames to fit; None for all."""
+    if request.frames is not None and request.max_frames is not None:
+        raise InputError("--max-frames", "--frames or --max-frames", "both")
+    if request.frames is not None:
+        return positions_of(recording, request.frames)
+    if request.max_frames is None or recording.num_frames <= request.max_frames:
+        return None
+    from bodyfit.fit.choose_frames import choose_frames
+
+    return choose_frames(recording, request.max_frames, sensors=request.sensors, person=request.person)
 
 
 def _rig_config(request: FitRequest) -> bool | RigConfig:
@@ -215,81 +234,6 @@ def positions_of(recording: Recording, indices: tuple[int, ...]) -> list[int]:
         there = f"{len(where)} frames, {min(where)} to {max(where)}"
         raise InputError("--frames", f"numbers of frames that the recording has ({there})", str(missing[0]))
     return [where[index] for index in indices]
-
-
-def write_result(
-    result: FitResult,
-    out: Path,
-    *,
-    force: bool,
-    recording: Path | None = None,
-    video: bool | None = False,
-    sensors: tuple[str, ...] | None = None,
-    meshes: bool = True,
-) -> list[str]:
-    """Writes the folder of a fit with its pictures; returns the names of its files.
-
-    Args:
-        recording: where the film's pictures are read again that the result does not hold.
-        video: whether a motion gets its film; None: where PyAV is installed.
-        sensors: whose pictures the film shows, all where None.
-        meshes: whether mesh/NNNNNN.ply are written.
-    """
-    from bodyfit.export.folder import write_fit_folder
-
-    films = [film(result, recording, sensors)] if wants_film(result, video) else []
-    return write_fit_folder(result, out, pictures=pictures(result), films=films, meshes=meshes, force=force)
-
-
-def wants_film(result: FitResult, video: bool | None) -> bool:
-    """Whether overlay.mp4 is to be written; None: of a motion, where PyAV is installed."""
-    from bodyfit.export.motion import is_motion
-
-    if video is False or not is_motion(result):
-        return False
-    from bodyfit.picture.video import has_video
-
-    return video is True or has_video()
-
-
-def film(
-    result: FitResult, recording: Path | None, sensors: tuple[str, ...] | None
-) -> tuple[str, Callable[[Path], object]]:
-    """Name of the film within the folder, and what writes it; the recording is opened only then."""
-    from bodyfit.export.result_npz import frame_rate
-    from bodyfit.picture.video import FILE_NAME, shots, write_video
-    from bodyfit.recording.formats import open_recording
-
-    def write(path: Path) -> None:
-        source = None if recording is None else open_recording(recording)
-        instants = shots(result, source, sensors=sensors)
-        write_video(path, instants, result.model.faces, rate=frame_rate(sorted(result.timestamps_s)))
-
-    return FILE_NAME, write
-
-
-def pictures(result: FitResult) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and RGB image, one at a time: each instant's overlay, sensors one below the other, and the summary."""
-    from bodyfit.picture.overlay import overlay_picture
-    from bodyfit.picture.summary import summary_picture
-
-    for t, index in enumerate(result.frame_indices):
-        vertices = result.vertices_world(t)
-        views = [overlay_picture(seen, vertices, result.model.faces) for seen in result.observations[t]]
-        if views:
-            yield f"overlay/{int(index):06d}.png", stacked(views)
-    yield "summary.png", summary_picture(result, result.observations)
-
-
-def stacked(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images one below the other, the narrower ones filled up on the right with the colour of their corner."""
-    import numpy as np
-
-    width = max(v.shape[1] for v in views)
-    rows = [np.broadcast_to(v[:1, :1], (v.shape[0], width, 3)).copy() for v in views]
-    for row, view in zip(rows, views, strict=True):
-        row[:, : view.shape[1]] = view
-    return np.concatenate(rows)
 
 
 def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool) -> None:

@@ -36,6 +36,13 @@ EXTRAS = {
         "prometheus-client",
         "zstandard",
     ),
+    "ros": ("lz4", "zstandard"),
+    "iphone": ("lzfse",),
+    "realsense": ("pyrealsense2",),
+    "orbbec": ("pyorbbecsdk2",),
+    "azure": ("pyk4a",),
+    "batch": ("pyarrow", "fsspec"),
+    "ray": ("ray", "fsspec"),
     "otel": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc"),
     "test": ("pytest", "hypothesis", "ruff", "pyright"),
 }

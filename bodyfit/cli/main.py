@@ -10,7 +10,21 @@ from typing import Any, NoReturn
 
 import typer
 
-from bodyfit.cli import bench, capture, client, demo, evaluate, fit, info, measure, models, recordings, serve, track
+from bodyfit.cli import (
+    batch,
+    bench,
+    capture,
+    client,
+    demo,
+    evaluate,
+    fit,
+    info,
+    measure,
+    models,
+    recordings,
+    serve,
+    track,
+)
 from bodyfit.cli.cache import provide_cache_folder
 from bodyfit.errors import BodyfitError
 
@@ -28,6 +42,7 @@ commands = typer.Typer(
 )
 commands.command("fit", epilog=EXIT_CODES.replace("\n", " "))(fit.fit_command)
 commands.command("track", epilog=EXIT_CODES.replace("\n", " "))(track.track_command)
+commands.command("batch", epilog=EXIT_CODES.replace("\n", " "))(batch.batch_command)
 commands.command("capture")(capture.capture_command)
 commands.command("inspect")(recordings.inspect_command)
 commands.command("convert")(recordings.convert_command)

@@ -134,6 +134,15 @@ def place_points(
     skin(mesh.template, mesh.weight_joints, mesh.weights, G, posed, joints, points)
 
 
+def posed_joints(mesh: Mesh, rotations: NDArray[np.float64], transl: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(J, 3) joints in the world of the mesh's body in a pose: rotations (J, 3, 3), transl (3,)."""
+    from bodyfit.kernels.body import joint_motions
+
+    G, posed = np.empty_like(rotations), np.empty((len(rotations), 3))
+    joint_motions(rotations, mesh.joint_template, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
+    return posed
+
+
 def make_grid_view(
     followed: FollowedView, grid: Grid, follower: Follower, R_cw: NDArray[np.float64], t_cw: NDArray[np.float64],
     noise_m: float,

@@ -75,13 +75,14 @@ class OnlineShape:
         most: int,
         novel_rad: float,
         frozen_m: float,
+        effective: float,
     ) -> None:
         self.mesh, self.x = mesh, x.copy()
         self._base = np.linalg.inv(0.5 * (cov + cov.T))
         self._base_vector = self._base @ x
         self.keyframes: list[Keyframe] = []
         self.stage, self.config, self.prior, self.sigma_behind_m = stage, config, prior, sigma_behind_m
-        self.most, self.novel_rad, self.frozen_m = most, novel_rad, frozen_m
+        self.most, self.novel_rad, self.frozen_m, self.effective = most, novel_rad, frozen_m, effective
         self._telling = [mesh.joint_names.index(n) for n in TELLING if n in mesh.joint_names]
         self._seen: list[NDArray[np.float64]] = []
         self.precision = self._base.copy()
@@ -166,8 +167,10 @@ class OnlineShape:
         k.transl = k.transl + np.clip(step[3 * joints :], -0.02, 0.02)
 
     def _sum(self) -> None:
-        self.precision = self._base + sum(k.information for k in self.keyframes)
-        vector = self._base_vector + sum(k.vector for k in self.keyframes)
+        # the clothes and what the model cannot be are the same in every frame: their errors do not average out
+        weight = min(1.0, self.effective / max(len(self.keyframes), 1))
+        self.precision = self._base + weight * sum(k.information for k in self.keyframes)
+        vector = self._base_vector + weight * sum(k.vector for k in self.keyframes)
         before, self.x = self.x, np.asarray(np.linalg.solve(self.precision, vector), np.float64)
         for k in self.keyframes:
             self._move(k, -k.coupling @ (self.x - before))

@@ -35,12 +35,15 @@ def _follow() -> Stage:
 
 
 def _tell() -> Stage:
-    return replace(_follow(), name="tell", robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03, learned=False)
+    return replace(
+        _follow(), name="tell", level=0, pixels=4000, robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03,
+        learned=False,
+    )  # fmt: skip
 
 
 def _regain() -> Stage:
     return Stage(
-        "regain", 2, 700, 10, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2, learned=True
+        "regain", 2, 700, 6, 1, 0.15, 0.25, 0.15, pose_prior=0.8, sensor_noise=True, damping=1e-2, learned=True
     )
 
 
@@ -95,6 +98,8 @@ class TrackConfig:
     """of the last motion this share goes on: more overshoots, less is left behind"""
     longest_prediction_s: float = 0.1
     """a motion is believed to go on no longer than this"""
+    longest_gap_s: float = 0.2
+    """a motion is known from two frames no further apart"""
     sigma_turn_rad: float = 0.06
     """how far a joint turns from where it was expected in 1/30 s; longer gaps in proportion"""
     sigma_move_m: float = 0.05
@@ -123,24 +128,36 @@ class TrackConfig:
     """which is looked for in the whole picture after so many odd frames"""
     search_every_odd_s: float = 2.0
     """but no more often than this: it takes as long as many frames"""
+    search_when_bad: int = 5
+    """where it is twice as far below, likely ways to stand are tried after so many odd frames"""
+    search_every_bad_s: float = 0.4
+    """and again after so long"""
+    search_after_s: float = 0.15
+    """who was not seen for so long is searched where they are seen again: their limbs went on"""
+    ways_tried: int = 3
+    """so many of the likeliest ways to stand there are followed to the end"""
     lost_after_s: float = 0.4
     """after so long without the person a tracker searches the whole picture"""
-    search_every_s: float = 0.15
+    whole_after_s: float = 0.7
+    """where somebody has stood before the room for so long and is not the person in any likely way, the whole picture
+    is searched: that takes a second or two"""
+    search_every_s: float = 1.0
     """and then again after so long"""
     wait_at_border_s: float = 1.0
-    """so long a person whom the picture's border cuts is waited for before they are searched: half a body is easily
-    taken for one that faces the other way"""
-    standing_out_m2: float = 0.15
-    """so much must stand before the room for a search to be worth it, square metres face on"""
+    """so long a person whom the picture's border cuts is waited for before that"""
     tell: Stage = field(default_factory=_tell)
     """how a frame tells of the shape: only from what is near, since the pose is known"""
-    shape_betas: int = 24
+    shape_betas: int = 999
     """how many shape components are told by later frames; the others follow them as the prior expects"""
-    novel_rad: float = 0.8
+    novel_rad: float = 0.3
     """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
-    keyframes: int = 12
+    keyframes: int = 20
     """so many frames tell of the shape"""
-    relinearize_every: int = 6
-    """frames until the next of them is looked at again with the shape found since"""
+    effective_keyframes: float = 1.5
+    """and together they count as no more than so many: clothes and what the model cannot be err in all of them alike"""
+    tell_every: int = 3
+    """every so-manieth frame may tell of the shape, or one of those that did is looked at again while some are new"""
+    relinearize_every: int = 12
+    """frames until the next of them is looked at again with the shape found since, once none is new"""
     frozen_m: float = 0.0012
     """the shape is frozen when its vertices' standard deviation is below this, metres, in the median"""

@@ -18,6 +18,8 @@ FIRST_DEVIATIONS = np.array([0.15, 0.08, 0.15])
 """share of a first frame's numbers by which later ones are taken to differ"""
 FEW = 5
 """of so few frames nothing is usual"""
+NOISE_SHARE = 0.3
+"""of its standard deviation this much is seen in the gap: a stereo matcher's noise is smooth, and bends the body"""
 ALWAYS_GOOD_M = 0.02
 """a gap below this is no loss, however small it usually is"""
 ALWAYS_BAD = 0.75
@@ -51,6 +53,8 @@ class TrackEstimate:
         told: what happened, one short sentence each.
         times_s: wall seconds by part.
         color_points: how many points of the body's surface pulled by their colours; 0 where colour was not used.
+        hidden: parts of the body (names of `bodyfit.body.skeleton.PART_NAMES`) of which this frame shows too little:
+            where they are is a guess; all of them where nobody is followed.
     """
 
     index: int
@@ -72,6 +76,7 @@ class TrackEstimate:
     told: tuple[str, ...]
     times_s: Mapping[str, float]
     color_points: int = 0
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass
@@ -83,17 +88,26 @@ class Usual:
     mean: NDArray[np.float64] | None = None
     deviation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     count: int = 0
+    noise_m: float = 0.0
+    """the sensors' noise where the person is in this frame; a stereo matcher's grows with the distance squared"""
+    usual_noise_m: float = 0.0
 
     def take(self, gap_m: float, overlap: float, person: float) -> None:
         """A good frame's numbers."""
         now = np.array([gap_m, overlap, person])
         self.count += 1
         if self.mean is None:
+            self.usual_noise_m = self.noise_m
             self.mean, self.deviation = now, FIRST_DEVIATIONS * np.maximum(now, 1e-9)
             return
         share = max(1 / MEMORY_FRAMES, 1 / (self.count + 3))
         self.deviation = (1 - share) * self.deviation + share * np.abs(now - self.mean)
         self.mean = (1 - share) * self.mean + share * now
+        self.usual_noise_m += share * (self.noise_m - self.usual_noise_m)
+
+    def without_noise(self, gap_m: float) -> float:
+        """A gap without what more noise than usual adds to it."""
+        return gap_m - NOISE_SHARE * max(0.0, self.noise_m - self.usual_noise_m)
 
     def is_anybody(self, gap_m: float, overlap: float) -> bool:
         """Whether a body explains so much that it can be the person at all."""
@@ -106,6 +120,7 @@ class Usual:
         if self.mean is None or self.count < FEW:
             return True
         c, mean, spread = self.config, self.mean, self.deviation
+        gap_m = self.without_noise(gap_m)
         return bool(
             gap_m < max(ALWAYS_GOOD_M, mean[0] + c.unusual * spread[0])
             and overlap > min(ALWAYS_BAD, mean[1] - c.unusual * spread[1])
@@ -116,11 +131,13 @@ class Usual:
         if self.mean is None or self.count < FEW:
             return False
         c, mean, spread = self.config, self.mean, self.deviation
+        gap_m = self.without_noise(gap_m)
         return bool(overlap < mean[1] - c.odd * spread[1] - 0.01 or gap_m > mean[0] + c.odd * spread[0] + 0.001)
 
-    def is_poor(self, overlap: float) -> bool:
-        """Whether so much less is explained than usual that the body may stand quite otherwise."""
-        return self.mean is not None and overlap < float(self.mean[1]) - self.config.poor
+    def is_poor(self, overlap: float, times: float = 1.0) -> bool:
+        """Whether so much less is explained than usual, or that many times more, that the body may stand quite
+        otherwise."""
+        return self.mean is not None and overlap < float(self.mean[1]) - times * self.config.poor
 
     def is_ordinary(self, gap_m: float, overlap: float) -> bool:
         """Whether a frame is good enough to learn the shape from."""

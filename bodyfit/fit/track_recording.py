@@ -27,6 +27,7 @@ from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
+from bodyfit.fit.track_hidden import UNSEEN, large_of, names_of
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import observe
@@ -61,6 +62,8 @@ class Step:
     covered: float
     stop_reason: StopReason
     told: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+    """parts of the body, but for small ones, of which the frame shows too little"""
 
 
 def read_ahead(
@@ -236,6 +239,7 @@ def step_of(e: TrackEstimate, position: int) -> Step:
     return Step(
         e.index, position, e.timestamp_s, e.state, e.pose.astype(np.float32), e.pose_sd.astype(np.float32), e.transl,
         e.depth_residual_m, e.overlap, e.covered, e.stop_reason, e.told,
+        tuple(large_of(e.hidden)),
     )  # fmt: skip
 
 
@@ -331,9 +335,11 @@ def followed_result(
 
 
 def _quality(s: Step) -> FrameQuality:
-    """A followed frame's quality, from what the tracker counted; which parts were seen is not known."""
+    """A followed frame's quality, from what the tracker counted; how much of each part was seen is not known."""
     coasting = s.state is TrackState.COASTING
     flags = [f"not seen well enough, held where it was expected: {t}" for t in s.told] if coasting else list(s.told)
+    if s.hidden and not coasting and not any(t.startswith(UNSEEN) for t in s.told):
+        flags.append(f"{UNSEEN}: {names_of(s.hidden)}")
     believed = not coasting and s.gap_m < BELIEVED_GAP_M
     return FrameQuality(
         s.index, float(s.gap_m), float(s.overlap), float(s.covered), {}, tuple(flags), s.stop_reason, None,

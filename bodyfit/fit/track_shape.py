@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.config import Clothing
+from bodyfit.fit.follow import posed_joints
 from bodyfit.fit.joint import FitSetup, garment_directions, prior_shape
 from bodyfit.fit.mesh import GARMENTS, Mesh, held_mesh, mesh_for
 from bodyfit.fit.online_shape import OnlineShape, joint_mesh
@@ -40,12 +41,14 @@ class TrackShape:
         self._rest = found[free:S] - self._follow @ found[:free]
         self._joint = {
             level: joint_mesh(mesh_for(model, level, S, self._shape.mean, directions), about, free, self._rest)
-            for level in {config.stage.level, config.regain.level}
+            for level in {config.stage.level, config.regain.level, config.tell.level}
         }
+        self._followed = (config.stage.level, config.regain.level)
         use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
         self.online = OnlineShape(
-            self._joint[config.stage.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
+            self._joint[config.tell.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
             clothing.sigma_behind_m, config.keyframes, config.novel_rad, config.frozen_m,
+            config.effective_keyframes,
         )  # fmt: skip
         self._held: dict[int, Mesh] = {}
         self._held_version = -1
@@ -54,18 +57,13 @@ class TrackShape:
     def mesh(self, level: int) -> Mesh:
         """The body of the present shape at a level, to be held still."""
         if self._held_version != self.online.version:
-            self._held = {k: held_mesh(mesh, self.online.x) for k, mesh in self._joint.items()}
+            self._held = {k: held_mesh(self._joint[k], self.online.x) for k in self._followed}
             self._held_version = self.online.version
         return self._held[level]
 
     def joints(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], level: int) -> NDArray[np.float64]:
         """(J, 3) joints in the world of the body in a pose: rotations (J, 3, 3), transl (3,)."""
-        from bodyfit.kernels.body import joint_motions
-
-        mesh = self.mesh(level)
-        G, posed = np.empty_like(rotations), np.empty((len(rotations), 3))
-        joint_motions(rotations, mesh.joint_template, mesh.parents, np.eye(3), np.zeros(3), transl, G, posed)
-        return posed
+        return posed_joints(self.mesh(level), rotations, transl)
 
     def betas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The shape as known by now (S,) and its covariance (S, S)."""

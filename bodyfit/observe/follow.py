@@ -31,6 +31,8 @@ BEHIND_SHARE = 0.012
 """a reading this near (share of its depth) to the room seen without the person is the room's"""
 ABOVE_FLOOR_M = 0.3
 """what stands out is counted from this height on: shadows and reflections lie on the floor"""
+LEAST_READ = 0.2
+"""a column of the image with less than this share of readings lies beyond the picture's border"""
 MOVED_SHARE = 0.35
 """where more than this share of the room's readings changed, the sensor was moved and the old room says nothing"""
 LEAST_FOOT_M, MOST_FOOT_M = 0.012, 0.03
@@ -106,12 +108,19 @@ class Follower:
         changed = np.abs(now - known)[both] > 3 * BEHIND_SHARE * known[both]
         return bool(changed.mean() < MOVED_SHARE)
 
-    def standing_out(self, frame: Frame) -> tuple[float, NDArray[np.float64]]:
-        """What stands before the room and above the floor: square metres, face on (0 where nobody can be), and points
-        (N, 3) of it in the world."""
+    def standing_out(self, frame: Frame) -> tuple[float, float, NDArray[np.float64]]:
+        """What stands before the room and above the floor.
+
+        Returns:
+            Square metres, face on (0 where nobody can be); over how many metres the picture's left or right border cuts
+            it; and points (N, 3) of it in the world.
+        """
         k = 8
         z, room = frame.depth[::k, ::k], self.background[::k, ::k]
-        rows, cols = np.nonzero((z > 0) & (room > 0) & (z < room * (1 - 3 * BEHIND_SHARE)))
+        nearer = 3 * BEHIND_SHARE * room
+        if self.noise is not None:
+            nearer = nearer + 3 * self.noise.inverse_sigma * room**2
+        rows, cols = np.nonzero((z > 0) & (room > 0) & (z < room - nearer))
         d = z[rows, cols].astype(np.float64)
         c = self.camera
         points = np.stack([(cols * k - c.cx) / c.fx * d, (rows * k - c.cy) / c.fy * d, d], 1)
@@ -119,8 +128,11 @@ class Follower:
         points = points @ T[:3, :3].T + T[:3, 3]
         if self.floor_plane_world is not None:
             above = points @ self.floor_plane_world[:3] + self.floor_plane_world[3] > ABOVE_FLOOR_M
-            points, d = points[above], d[above]
-        return float(((d / (c.fx / k)) ** 2).sum()), points
+            points, d, cols = points[above], d[above], cols[above]
+        # some sensors have no readings along a border
+        read = np.flatnonzero((z > 0).mean(0) > LEAST_READ)
+        cut = np.isin(cols, read[[0, -1]]) if len(read) else np.zeros(len(cols), bool)
+        return float(((d / (c.fx / k)) ** 2).sum()), float((d[cut] / (c.fy / k)).sum()), points
 
     def label(
         self,

@@ -40,6 +40,8 @@ def read_file(root: Path, relative: str, limit: int, error: type[RecordingError]
         raise error(relative, "a file", "a folder") from None
     except OSError as problem:
         raise error(relative, "a readable file", problem.strerror or str(problem)) from None
+    except ValueError as problem:  # a name with a zero byte in it
+        raise error(repr(relative)[:80], "a file's name", str(problem)) from None
     except RuntimeError:  # pathlib's word for a link that leads back to itself
         raise error(relative, "a readable file", "a loop of links") from None
     if len(data) != status.st_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,23 @@ def _has_any(*names: str) -> Callable[[Path, bytes], bool]:
     return lambda path, head: path.is_dir() and any(os.path.lexists(path / name) for name in names)
 
 
+def _is_bag(path: Path, head: bytes) -> bool:
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder of a ROS 2 bag: one with a bag's metadata.yaml, or one that
+    holds the files of one bag and nothing else, whose recorder died before it wrote that. (Many bags are no bag.)"""
+    if path.is_dir():
+        try:
+            if (path / "metadata.yaml").is_file():
+                return b"rosbag2_bagfile_information" in _head(path / "metadata.yaml")
+            names = os.listdir(path)
+        except (OSError, RecordingError):
+            return False
+        stems = {re.sub(r"(_[0-9]+)?\.(db3|mcap)(\.zstd)?(-wal|-shm)?\Z", "", name) for name in names}
+        return len(stems) == 1 and stems.isdisjoint(names)
+    # many things are SQLite files
+    is_sqlite = head.startswith(b"SQLite format 3\0") and path.suffix == ".db3"
+    return is_sqlite or head.startswith((b"#ROSBAG V", b"\x89MCAP"))
+
+
 def _is_azure(path: Path, head: bytes) -> bool:
     """A Matroska file that an Azure Kinect's or Femto's recorder wrote, or that has a track of its kind: by the names
     in its first bytes, where the recorder's name, the tracks and the tags stand."""
@@ -56,11 +74,41 @@ def _is_azure(path: Path, head: bytes) -> bool:
     return any(sign in head for sign in (b"\x53\x6e\x85DEPTH", b"k4arecord-", b"K4A_", b"Azure Kinect"))
 
 
+def _is_sens(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.scannet_sens import is_sens
+
+    return is_sens(path, head)
+
+
+def _is_r3d(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.record3d import is_r3d
+
+    return head.startswith(b"PK") and is_r3d(path, head)
+
+
+def _is_stray(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.stray_scanner import is_stray
+
+    return is_stray(path, head)
+
+
+def _is_open3d(path: Path, head: bytes) -> bool:
+    from bodyfit.recording.open3d_folder import is_open3d
+
+    return is_open3d(path, head)
+
+
 # In this order: a folder may hold what another format has too.
 FORMATS: tuple[Format, ...] = (
     # either file: a recording that lost one of the two is a broken one of ours, and said to be
     Format("bodyfit", "bodyfit's own", "native", "open_native", _has_any("recording.json", "frames.csv")),
     Format("azure", "an Azure Kinect or Orbbec Femto .mkv", "azure_mkv", "open_azure_mkv", _is_azure),
+    Format("scannet", "ScanNet .sens", "scannet_sens", "open_sens", _is_sens),
+    Format("record3d", "Record3D .r3d", "record3d", "open_r3d", _is_r3d, "iphone"),
+    Format("stray", "Stray Scanner", "stray_scanner", "open_stray", _is_stray, "video"),
+    Format("tum", "TUM RGB-D", "tum", "open_tum", _has_any("depth.txt")),
+    Format("open3d", "Open3D RGB-D folder", "open3d_folder", "open_open3d", _is_open3d),
+    Format("ros", "a ROS or RealSense bag", "ros_bag", "open_ros", _is_bag, "ros"),
 )
 
 

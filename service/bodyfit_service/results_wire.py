@@ -310,6 +310,8 @@ def estimate_message(e: TrackEstimate) -> pb.TrackEstimate:
         shape_frozen=bool(e.shape_frozen),
         told=e.told,
         times_s=_named(e.times_s),
+        hidden=e.hidden,
+        color_points=int(e.color_points),
     )
 
 
@@ -339,6 +341,8 @@ def read_estimate(message: pb.TrackEstimate) -> TrackEstimate:
         shape_frozen=message.shape_frozen,
         told=tuple(message.told),
         times_s=_mapping(message.times_s),
+        hidden=tuple(message.hidden),
+        color_points=message.color_points,
     )
 
 

@@ -1,0 +1,1 @@
+"""Fits everything under a folder, unattended: `bodyfit batch`."""
