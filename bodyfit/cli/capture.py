@@ -189,7 +189,11 @@ def _run(
                 if look is not None and look.newest.count != shown:
                     shown = look.newest.count
                     if preview_file is not None:
-                        write_preview(preview_file, look, lines)
+                        try:
+                            write_preview(preview_file, look, lines)
+                        except OSError as problem:  # the recording goes on
+                            tell.line(f"no more pictures in {preview_file}: {problem.strerror}")
+                            preview_file = None
                     if window:
                         import cv2
 
@@ -203,8 +207,6 @@ def _run(
                     break
     except KeyboardInterrupt:
         why = "stopped from the keyboard"
-    except OSError as problem:
-        raise OutputError(str(preview_file), "a file to write to", problem.strerror or str(problem)) from None
     finally:
         session.stop(why or "it failed")
         if live is not None:
