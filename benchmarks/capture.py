@@ -9,6 +9,7 @@ the one that feeds the device; `--fit` fits what was recorded.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -168,7 +169,8 @@ def main() -> None:
             if name == "realsense":
                 try:
                     import pyrealsense2  # noqa: F401
-                    from software_realsense import SoftwareRealSense  # pyright: ignore[reportMissingImports]
+
+                    SoftwareRealSense = importlib.import_module("software_realsense").SoftwareRealSense  # noqa: N806
                 except ImportError:
                     answer[name] = "pyrealsense2 is not installed"
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,7 @@ class SoftwareRealSense:
     """
 
     def __init__(self, sensor: Sensor, fps: int = 30) -> None:
-        import pyrealsense2
-
-        rs: Any = pyrealsense2  # its stubs name nothing
-
+        rs: Any = importlib.import_module("pyrealsense2")
         self._rs, self.sensor = rs, sensor
         self.device = rs.software_device()
         self.device.register_info(rs.camera_info.name, "Software device")

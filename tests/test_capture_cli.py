@@ -46,6 +46,13 @@ def test_synthetic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert frame is not None and frame.color is not None and frame.depth.shape == (576, 640)
 
 
+def test_a_picture_that_cannot_be_written_costs_no_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, picture = tmp_path / "rec", tmp_path / "no/folder.jpg"
+    assert app(["capture", "synthetic", "-o", str(out), "--seconds", "1.5", "--preview-file", str(picture)]) == 0
+    assert "no more pictures" in capsys.readouterr().err
+    assert told(out)["ended"] == "its time was over" and told(out)["frames"]["written"] > 5
+
+
 def test_replay_gives_the_same_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "again"
     code = app(["capture", "replay", str(DEMO), "-o", str(out), "--speed", "0", "--no-preview", "--json"])

@@ -11,8 +11,13 @@ import pytest
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.capture.guidance import Advice, Sight, advise, heading_deg, is_still, look
 from bodyfit.capture.protocol import TAKE_S, TurnProtocol, wrapped_deg
+from bodyfit.capture.replay import back_and_forth, captured_of
+from bodyfit.capture.session import Session
+from bodyfit.capture.source import PlayedSource
+from bodyfit.capture.watching import Watcher
 from bodyfit.errors import InputError
 from bodyfit.frame import Frame
+from bodyfit.recording.description import Sensor
 from bodyfit.rotation import matrix_from_axis_angle
 from bodyfit.synthetic.clothing import dress
 from bodyfit.synthetic.contact import both_feet_down, free_arms
@@ -165,6 +170,33 @@ def test_heading_is_what_the_person_faces(studio: Studio) -> None:
             frame, GRAVITY, root_rotation=matrix_from_axis_angle(instant.pose[0]), place_world=instant.joints_world[0]
         )
         assert sight.heading_deg == pytest.approx(found, abs=1)
+
+
+def test_a_watcher_tells_which_way_they_face(studio: Studio) -> None:
+    """The tracker follows frames as they come, and advice is there before it has found anybody."""
+    frame = frame_of(studio.shoot(heading=30.0))
+    sensor = Sensor(
+        frame.sensor, frame.depth_camera, frame.T_world_depth, frame.color_camera, frame.T_color_depth, 0.001
+    )
+    source = PlayedSource("played", sensor, back_and_forth([captured_of(frame, sensor)], 30.0), gravity_world=GRAVITY)
+    session = Session(source, seconds=120)
+    watcher = Watcher(session, GRAVITY, studio.model)
+    session.start()
+    watcher.start()
+    early = heading = None
+    while not session.over.wait(0.05):
+        latest = watcher.latest
+        assert watcher.problem is None
+        if latest is None:
+            continue
+        early = early or latest
+        heading = latest.sight.heading_deg
+        if heading is not None:
+            break
+    session.stop("asked")
+    watcher.stop(60)
+    assert early is not None and early.advice == ()
+    assert heading is not None and abs(wrapped_deg(heading - 30)) < 12
 
 
 def lead(

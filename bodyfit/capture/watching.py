@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,9 @@ from bodyfit.rotation import matrix_from_axis_angle
 LOOKS_HZ = 5.0
 """a look takes 0.08 s of a core (640×576), a followed frame 0.015 s; the writer needs half a core at 30 frames/s"""
 
+OLD_S = 0.7
+"""an estimate that is older tells nothing of which way the person faces now"""
+
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -38,7 +43,7 @@ class Look:
 
 
 class Watcher:
-    """Looks at a session's newest frame some times a second, in a thread of its own.
+    """Looks at a session's newest frame some times a second, in threads of its own.
 
     Args:
         session: was started.
@@ -50,23 +55,30 @@ class Watcher:
         self, session: Session, gravity_world: NDArray[np.float64] | None, model: BodyModel | None = None
     ) -> None:
         self._session, self._gravity = session, gravity_world
+        self._lock = threading.Lock()
         self._maker = FrameMaker(session.source.sensor)
         self._tracker = None if model is None else Tracker(model, gravity_world=gravity_world)
         self.latest: Look | None = None
         self.problem: BaseException | None = None
         """why it looks no more, where something of it failed"""
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._estimate: TrackEstimate | None = None
+        self._threads = [threading.Thread(target=self._run, args=(self._look,), name="watch", daemon=True)]
+        if self._tracker is not None:
+            # a search takes seconds, in which advice goes on
+            self._threads.append(threading.Thread(target=self._run, args=(self._follow,), name="follow", daemon=True))
 
     def start(self) -> None:
         """Begins to look."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Waits until it has ended, after the session has; not for a search that takes longer."""
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def _run(self, each: Callable[[Newest], None]) -> None:
         try:
             count = -1
             while not self._session.over.is_set():
@@ -74,27 +86,29 @@ class Watcher:
                 if newest is None:
                     continue
                 count = newest.count
-                self.latest = self.look_at(newest)
+                each(newest)
                 self._session.over.wait(1 / LOOKS_HZ)
         except Exception as problem:  # advice is lost, the recording goes on
             self.problem = problem
 
-    def look_at(self, newest: Newest) -> Look:
-        """One look."""
-        captured = newest.captured
-        frame = self._maker.frame(captured, index=newest.count, timestamp_s=captured.depth_time_s)
-        estimate = self._follow(frame)
+    def _look(self, newest: Newest) -> None:
+        frame, estimate = self._frame(newest), self._estimate
         turned = place = None
+        if estimate is not None and abs(frame.timestamp_s - estimate.timestamp_s) > OLD_S:
+            estimate = None
         if estimate is not None and estimate.state in (TrackState.FOUND, TrackState.TRACKED):
             turned, place = matrix_from_axis_angle(estimate.pose[0]), estimate.joints_world[0]
         before = None if self.latest is None else self.latest.sight
         sight = look(frame, self._gravity, before, root_rotation=turned, place_world=place)
-        return Look(newest, frame, sight, advise(sight), estimate)
+        self.latest = Look(newest, frame, sight, advise(sight), estimate)
 
-    def _follow(self, frame: Frame) -> TrackEstimate | None:
-        if self._tracker is None:
-            return None
-        try:
-            return self._tracker.update([frame])
-        except BodyfitError:  # a frame without depth, or the device's clock went back
-            return None
+    def _follow(self, newest: Newest) -> None:
+        assert self._tracker is not None
+        # a frame without depth, or a device's clock that went back
+        with suppress(BodyfitError):
+            self._estimate = self._tracker.update([self._frame(newest, color=False)])
+
+    def _frame(self, newest: Newest, *, color: bool = True) -> Frame:
+        captured = newest.captured
+        with self._lock:  # its lens tables are made once
+            return self._maker.frame(captured, index=newest.count, timestamp_s=captured.depth_time_s, color=color)

@@ -189,7 +189,11 @@ def _run(
                 if look is not None and look.newest.count != shown:
                     shown = look.newest.count
                     if preview_file is not None:
-                        write_preview(preview_file, look, lines)
+                        try:
+                            write_preview(preview_file, look, lines)
+                        except OSError as problem:  # the recording goes on
+                            tell.line(f"no more pictures in {preview_file}: {problem.strerror}")
+                            preview_file = None
                     if window:
                         import cv2
 
@@ -203,8 +207,6 @@ def _run(
                     break
     except KeyboardInterrupt:
         why = "stopped from the keyboard"
-    except OSError as problem:
-        raise OutputError(str(preview_file), "a file to write to", problem.strerror or str(problem)) from None
     finally:
         session.stop(why or "it failed")
         if live is not None:
@@ -231,10 +233,8 @@ class _Marks:
         self._session.view = step.view if step.wanted else None
         self._session.wanted = step.wanted
         if len(self._guide.taken) > self._noted:
-            view = dict(self._guide.taken[self._noted])
+            view = {k: v for k, v in self._guide.taken[self._noted].items() if k not in ("from_s", "to_s")}
             self._noted += 1
-            for key in ("from_s", "to_s"):
-                del view[key]
             if self._recorder is not None:
                 first, last = self._recorder.spans.get(view["view"], (None, None))
                 self._recorder.mark_view(view | {"first": first, "last": last})
