@@ -18,7 +18,9 @@ class SoftwareRealSense:
     """
 
     def __init__(self, sensor: Sensor, fps: int = 30) -> None:
-        import pyrealsense2 as rs
+        import pyrealsense2
+
+        rs: Any = pyrealsense2  # its stubs name nothing
 
         self._rs, self.sensor = rs, sensor
         self.device = rs.software_device()

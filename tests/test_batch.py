@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from batch_recordings import POISONS, files_of, good, poison  # pyright: ignore[reportMissingImports]
+from batch_recordings import (  # pyright: ignore[reportMissingImports]
+    POISONS,
+    files_of,
+    good,
+    poison,
+)
 
 from bodyfit.batch.find import find_recordings
 from bodyfit.batch.local import LocalEngine

@@ -173,7 +173,7 @@ def test_to_a_server(tmp_path: Path) -> None:
     from server_process import ServerProcess
 
     out = tmp_path / "rec"
-    with ServerProcess("--workers", "1") as server:
+    with ServerProcess("--fit-workers", "1", "--track-workers", "1") as server:
         command = [sys.executable, "-m", "bodyfit.cli.main", "capture", "synthetic", "--to", server.address]
         command += ["-o", str(out), "--seconds", "4", "--no-preview", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=dict(os.environ))

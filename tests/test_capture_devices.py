@@ -43,6 +43,7 @@ def turned(sensor=None):
     T = np.eye(4)
     T[:3, :3] = matrix_from_axis_angle(np.array([0.05, -0.1, 0.02]))
     T[:3, 3] = [-0.03, 0.004, 0.01]
+    assert sensor.color_camera is not None
     lens = Distortion("brown_conrady", (0.08, -0.02, 0.002, -0.001, 0.005))
     return replace(sensor, color_camera=replace(sensor.color_camera, distortion=lens), T_color_depth=T)
 
@@ -76,7 +77,7 @@ def test_a_software_realsense_is_recorded_as_it_is(tmp_path: Path) -> None:
             [theirs.fx, theirs.fy, theirs.cx, theirs.cy, *theirs.distortion.coefficients], rtol=1e-6,
         )  # fmt: skip
     assert got.T_color_depth is not None
-    np.testing.assert_allclose(got.T_color_depth, asked.T_color_depth, atol=1e-7)
+    np.testing.assert_allclose(got.T_color_depth, np.asarray(asked.T_color_depth), atol=1e-7)
     # the direction, by librealsense's own arithmetic
     (depth,), (color,) = (s.get_stream_profiles() for s in device.device.query_sensors())
     point = [0.3, -0.2, 1.7]

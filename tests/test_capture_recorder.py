@@ -98,6 +98,18 @@ def slowly(seconds: float) -> Callable[..., None]:
     return slow
 
 
+def test_what_is_behind_stores_depth_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "write_whole", slowly(0.002))
+    recorder = Recorder(tmp_path / "rec", small_sensor(), queue_frames=40, writers=1)
+    for k in range(40):
+        recorder.offer(captured(k))
+    counts = recorder.finish("asked")
+    assert counts.written == 40 and 5 < counts.unpacked < 40
+    assert whole(tmp_path / "rec") == list(range(40))
+    sizes = [(tmp_path / f"rec/cam/depth/{k:06d}.png").stat().st_size for k in (5, 39)]
+    assert sizes[0] > sizes[1] and told(tmp_path / "rec")["frames"]["unpacked"] == counts.unpacked
+
+
 def test_a_burst_on_a_slow_disk_is_dropped_by_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "write_whole", slowly(0.005))
     recorder = Recorder(tmp_path / "rec", small_sensor(), queue_frames=4, writers=2)
@@ -120,10 +132,10 @@ def test_a_burst_on_a_slow_disk_is_dropped_by_count(tmp_path: Path, monkeypatch:
 def test_an_encoder_that_fails_costs_its_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = recorder_module.encoded_depth
 
-    def moody(counts: np.ndarray) -> bytes:
+    def moody(counts: np.ndarray, *, packed: bool = True) -> bytes:
         if counts[0, 0] in (3, 4, 9):
             raise ValueError("no")
-        return encode(counts)
+        return encode(counts, packed=packed)
 
     monkeypatch.setattr(recorder_module, "encoded_depth", moody)
     recorder = Recorder(tmp_path / "rec", small_sensor())

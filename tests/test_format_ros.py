@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,101 +11,17 @@ import pytest
 
 pytest.importorskip("rosbags")
 
-from format_damage import survey
 from format_writers import ros1, ros2
 from format_writers.ros1 import EPOCH_NS, Layout, Maker, Message
+from ros_recordings import check_equal, frames, made, said, sensors, write
 from small_recording import transform
 
-from bodyfit.camera import Camera, Distortion
-from bodyfit.errors import CameraError, ImageError, InputError, MissingExtraError, RecordingError
-from bodyfit.frame import Frame
-from bodyfit.recording import Recording, Sensor, open_recording
+from bodyfit.camera import Distortion
+from bodyfit.errors import CameraError, InputError, RecordingError
+from bodyfit.recording import open_recording
 from bodyfit.recording.encoded import Coding
-from bodyfit.recording.ros_messages import read_camera_info, read_image, read_transforms
 
 CONTAINERS = ["bag", "bag-bz2", "bag-lz4", "sqlite3", "sqlite3-message", "mcap", "mcap-storage"]
-
-
-def sensors() -> tuple[Sensor, Sensor]:
-    left = Sensor(
-        "left",
-        Camera(64, 48, 60.0, 60.5, 31.6, 23.4),
-        transform((-1.7, 0.1, 0.2), (0.1, -2.0, 1.3)),
-        Camera(80, 60, 70.0, 71.0, 39.5, 29.0),
-        transform((0.01, 0.0, -0.02), (0.03, 0.0, 0.0)),
-    )
-    right = Sensor("right", Camera(40, 30, 40.0, 40.0, 19.5, 14.5), transform((0, 2, 0), (1, 2, 1)))
-    return left, right
-
-
-def frames(count: int = 4) -> list[Frame]:
-    """The right sensor sees every other instant only, 5 ms later."""
-    rng = np.random.default_rng(3)
-    out = []
-    for i in range(count):
-        for sensor in sensors():
-            if sensor.name == "right" and i % 2:
-                continue
-            camera = sensor.depth_camera
-            counts = rng.integers(400, 6000, (camera.height, camera.width))
-            counts[rng.uniform(size=counts.shape) < 0.1] = 0
-            color = None
-            if sensor.color_camera is not None:
-                color = rng.integers(0, 255, (sensor.color_camera.height, sensor.color_camera.width, 3)).astype(
-                    np.uint8
-                )
-            out.append(
-                Frame(
-                    depth=counts.astype(np.float32) * np.float32(0.001),
-                    depth_camera=camera,
-                    T_world_depth=sensor.T_world_depth,
-                    timestamp_s=i / 30 + (0.005 if sensor.name == "right" else 0.0),
-                    color=color,
-                    color_camera=sensor.color_camera,
-                    T_color_depth=sensor.T_color_depth,
-                    sensor=sensor.name,
-                    index=i,
-                )
-            )
-    return out
-
-
-def write(folder: Path, container: str, layout: Layout | None = None) -> Path:
-    kind, _, compression = container.partition("-")
-    layout = dataclasses.replace(layout or Layout(), container=compression)
-    if kind == "bag":
-        return ros1.write(folder / "made.bag", sensors(), frames(), layout)
-    return ros2.write(folder / "made", sensors(), frames(), layout, storage=kind)
-
-
-def said(recording: Recording) -> str:
-    return " ".join(recording.notes)
-
-
-def check_equal(recording: Recording, *, depth_error: float = 0.0, has_color: bool = True) -> None:
-    """All that was written is there again."""
-    assert [s.name for s in recording.sensors] == ["left", "right"]
-    for ours, theirs in zip(recording.sensors, sensors(), strict=True):
-        assert ours.depth_camera == theirs.depth_camera and ours.depth_unit_m == 0.001
-        assert np.allclose(ours.T_world_depth, theirs.T_world_depth, atol=1e-9)
-        if has_color:
-            assert ours.color_camera == theirs.color_camera
-            if theirs.T_color_depth is not None:
-                assert ours.T_color_depth is not None
-                assert np.allclose(ours.T_color_depth, theirs.T_color_depth, atol=1e-9)
-    assert recording.num_frames == 4
-    assert np.allclose(recording.timestamps_s, np.arange(4) / 30, atol=2e-9)
-    own = recording.stream_timestamps_s
-    assert np.allclose(own["left.depth_s"], EPOCH_NS / 1e9 + np.arange(4) / 30, atol=1e-6)
-    assert np.allclose(own["left.color_s"] - own["left.depth_s"], 0.003, atol=1e-6)
-    assert np.isnan(own["right.depth_s"]).tolist() == [False, True, False, True]
-    for frame in reversed(frames()):
-        read = recording.frame(frame.index, frame.sensor)
-        assert read is not None
-        assert np.abs(read.depth - frame.depth).max() <= depth_error
-        if frame.color is not None and has_color:
-            assert read.color is not None and np.array_equal(read.color, frame.color)
-    assert recording.frame(1, "right") is None
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -135,22 +48,6 @@ def test_single_files_of_a_folder(tmp_path: Path) -> None:
         (folder / "metadata.yaml").unlink()
         with open_recording(folder) as recording:
             check_equal(recording)
-
-
-def test_a_folder_of_bags_is_no_bag(tmp_path: Path) -> None:
-    for storage in ("mcap", "sqlite3"):
-        (file,) = [
-            f
-            for f in ros2.write(tmp_path / storage, sensors(), frames(1), storage=storage).iterdir()
-            if f.stem != "metadata"
-        ]
-        shutil.copy(file, tmp_path / f"{storage}{file.suffix}")
-        shutil.rmtree(tmp_path / storage)
-    with pytest.raises(RecordingError, match="a folder that holds"):
-        open_recording(tmp_path)
-    (tmp_path / "metadata.yaml").write_text("title: something else")
-    with pytest.raises(RecordingError, match="a folder that holds"):
-        open_recording(tmp_path)
 
 
 def test_a_bag_of_several_files(tmp_path: Path) -> None:
@@ -223,25 +120,6 @@ def test_recorders_times_where_headers_have_none(tmp_path: Path) -> None:
         assert np.allclose(recording.stream_timestamps_s["left.depth_s"], EPOCH_NS / 1e9 + 0.04 + np.arange(4) / 30)
 
 
-def test_a_clock_that_was_set(tmp_path: Path) -> None:
-    """Times that jump back are not believed, and then those of the other topics are not either."""
-
-    def change(maker: Maker, messages: list[Message]) -> list[Message]:
-        late = [message for message in messages if message.topic == "/left/depth/image_rect_raw"][2:]
-        for message in late:
-            message.content.header = maker.header(message.time_ns - 4_294_967_296_000, "left_depth_optical_frame")
-        return messages
-
-    with open_recording(made(tmp_path, change)) as recording:
-        assert "jump back by 4295 s" in said(recording)
-        assert np.allclose(recording.timestamps_s, np.arange(4) / 30, atol=2e-9)
-        own = recording.stream_timestamps_s
-        assert np.allclose(own["left.color_s"] - own["left.depth_s"], 0.003, atol=1e-6)
-        for i, wanted in enumerate(f for f in frames() if f.sensor == "left"):
-            read = recording.frame(i, "left")
-            assert read is not None and np.array_equal(read.depth, wanted.depth) and read.color is not None
-
-
 def test_without_a_world_or_tf(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with open_recording(write(tmp_path / "a", "bag", Layout(world=""))) as recording:
@@ -255,15 +133,6 @@ def test_without_a_world_or_tf(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(RecordingError, match="calibration in /left/depth/camera_info"):
         open_recording(write(tmp_path / "c", "mcap", Layout(with_info=False)))
-
-
-def made(tmp_path: Path, change: Any, layout: Layout | None = None) -> Path:
-    """A ROS 1 bag of messages that `change(maker, messages)` has had its way with."""
-    layout = layout or Layout()
-    store = ros1.type_store()
-    maker = Maker(store, layout)
-    changed = change(maker, maker.messages(sensors()[:1], [f for f in frames() if f.sensor == "left"]))
-    return ros1.write_messages(tmp_path / "changed.bag", store, changed, layout)
 
 
 def with_infos(edit: Any) -> Any:
@@ -389,134 +258,3 @@ def test_transforms_that_move_are_not_used(tmp_path: Path) -> None:
     with open_recording(made(tmp_path, change)) as recording:
         assert "odom → map" in said(recording) and "'map', whose z axis points up" in said(recording)
         assert np.allclose(recording.sensors[0].T_world_depth, sensors()[0].T_world_depth)
-
-
-def test_bags_that_were_not_closed(tmp_path: Path) -> None:
-    """ROS 1: no index; MCAP: no summary. What is there is read, and said to be not all."""
-    whole = write(tmp_path, "bag")
-    with open_recording(ros1.not_closed(whole, tmp_path / "open.bag")) as recording:
-        check_equal(recording)
-        assert "rosbag reindex" in said(recording)
-    with open_recording(ros1.died_within_a_chunk(whole, tmp_path / "died.bag")) as recording:
-        check_equal(recording)
-        assert "rosbag reindex" in said(recording)
-    for container in ("bag", "bag-bz2"):
-        (tmp_path / container).mkdir()
-        data = write(tmp_path / container, container).read_bytes()
-        (tmp_path / "cut.bag").write_bytes(data[: len(data) // 2])
-        with open_recording(tmp_path / "cut.bag") as recording:
-            assert 1 <= recording.num_frames < 4 and "bytes from there are not read" in said(recording)
-            assert recording.frame(0, "left") is not None
-    (file,) = write(tmp_path, "mcap-storage").glob("*.mcap")
-    data = file.read_bytes()
-    (tmp_path / "cut.mcap").write_bytes(data[: data.index(b"/left/color/image_raw", len(data) * 3 // 4) - 400])
-    with open_recording(tmp_path / "cut.mcap") as recording:
-        check_equal(recording)
-        assert "mcap recover" in said(recording)
-
-
-def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain bags are read without any; a compressed one says what to install."""
-    packed: list[tuple[Path, str, Path]] = []
-    for container, package in (("bag-lz4", "lz4"), ("mcap-storage", "zstandard"), ("sqlite3-message", "zstandard")):
-        for folder in (tmp_path / container, tmp_path / f"{container}_plain"):
-            folder.mkdir()
-        plain = write(tmp_path / f"{container}_plain", container.partition("-")[0])
-        packed.append((write(tmp_path / container, container), package, plain))
-    for name in ("rosbags", "lz4", "lz4.frame", "zstandard", "apsw", "yaml"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for path, package, plain in packed:
-        with pytest.raises(MissingExtraError, match=rf"needs {package}.*bodyfit\[ros\]"):
-            open_recording(path)
-        with open_recording(plain) as recording:
-            check_equal(recording)
-
-
-def test_messages_of_the_other_byte_order() -> None:
-    """CDR tells its byte order; a computer of the other one may have recorded."""
-    from rosbags.typesys import Stores, get_typestore
-
-    store: Any = get_typestore(Stores.ROS2_HUMBLE)
-    maker = Maker(store, Layout())
-    left = sensors()[0]
-    header = maker.header(EPOCH_NS, "a_frame")
-    camera = dataclasses.replace(left.depth_camera, distortion=Distortion("brown_conrady", (0.1, 0.2, 0.3, 0.4, 0.5)))
-    info, tf = maker.camera_info(header, camera), store.types["tf2_msgs/msg/TFMessage"](maker.transforms([left]))
-    image = maker.image(header, "16UC1", np.arange(6, dtype=np.uint16).reshape(2, 3))
-    for message, read in ((info, read_camera_info), (tf, read_transforms), (image, read_image)):
-        little, big = (
-            read("message", bytes(store.serialize_cdr(message, message.__msgtype__, little_endian=one)), True)
-            for one in (True, False)
-        )
-        assert repr(little) == repr(big) and "a_frame" in repr(little) + repr(header)
-    assert (
-        read_camera_info("info", bytes(store.serialize_cdr(info, info.__msgtype__)), True).header.stamp_ns == EPOCH_NS
-    )
-    with pytest.raises(RecordingError, match="plain CDR"):
-        read_image("image", b"\x00\x03\x00\x00" + bytes(100), True)
-
-
-def test_one_broken_message(tmp_path: Path) -> None:
-    """It is left out, the others are read; an image whose pixels are cut is refused when it is read."""
-
-    def change(maker: Maker, messages: list[Message]) -> list[Message]:
-        store = ros1.type_store()
-        depth = [k for k, message in enumerate(messages) if message.topic.endswith("image_rect_raw")]
-        for k, keep in ((depth[1], 10), (depth[2], 500)):
-            raw = bytes(store.serialize_ros1(messages[k].content, messages[k].type))
-            messages[k] = messages[k]._replace(content=raw[:keep])
-        return messages
-
-    with open_recording(made(tmp_path, change)) as recording:
-        assert recording.num_frames == 3 and "1 messages are broken" in said(recording)
-        with pytest.raises(ImageError, match=r"message 2.*bytes of pixels"):
-            recording.frame(1, "left")
-        for i, wanted in ((0, 0), (2, 3)):
-            read = recording.frame(i, "left")
-            assert read is not None
-            assert np.array_equal(read.depth, [f for f in frames() if f.sensor == "left"][wanted].depth)
-
-
-def test_files_that_are_no_recordings(tmp_path: Path) -> None:
-    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V1.2\n" + bytes(100))
-    with pytest.raises(RecordingError, match=r"format 2\.0"):
-        open_recording(tmp_path / "old.bag")
-    (tmp_path / "empty.bag").write_bytes(b"#ROSBAG V2.0\n")
-    with pytest.raises(RecordingError, match="none that can be read"):
-        open_recording(tmp_path / "empty.bag")
-    with sqlite3.connect(tmp_path / "other.db3") as database:
-        database.execute("CREATE TABLE people (name TEXT)")
-    with pytest.raises(RecordingError, match="with a table topics, found people"):
-        open_recording(tmp_path / "other.db3")
-    with sqlite3.connect(tmp_path / "endless.db3") as database:
-        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT)")
-        database.execute(
-            "CREATE VIEW messages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
-            " SELECT i AS topic_id, i AS timestamp, i AS data FROM n"
-        )
-    with pytest.raises(RecordingError, match="with a table messages"):
-        open_recording(tmp_path / "endless.db3")
-    (tmp_path / "packed").mkdir()
-    (tmp_path / "packed" / "a.db3.zstd").write_bytes(b"")
-    with pytest.raises(RecordingError, match="zstd -d"):
-        open_recording(tmp_path / "packed")
-    (tmp_path / "no_files").mkdir()
-    (tmp_path / "no_files" / "metadata.yaml").write_text("rosbag2_bagfile_information:\n")
-    with pytest.raises(RecordingError, match=r"beside metadata\.yaml"):
-        open_recording(tmp_path / "no_files")
-
-
-def test_a_bag_without_depth(tmp_path: Path) -> None:
-    def change(_: Maker, messages: list[Message]) -> list[Message]:
-        return [message for message in messages if "depth" not in message.topic]
-
-    with pytest.raises(RecordingError, match=r"depth images .* found .*/left/color/image_raw"):
-        open_recording(made(tmp_path, change))
-
-
-@pytest.mark.parametrize("container", ["bag", "bag-lz4", "sqlite3", "mcap-storage"])
-def test_damaged_bags(tmp_path: Path, container: str) -> None:
-    """Cut and changed at random: read, or refused by an error of ours."""
-    found = survey(write(tmp_path, container), tmp_path / "scratch")
-    assert not found.wrong, found.wrong[:5]
-    assert found.cases == 221

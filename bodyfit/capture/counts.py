@@ -50,6 +50,7 @@ class Counts:
         read: frames that came from the source.
         written: frames that are in the recording.
         dropped: by cause.
+        unpacked: frames whose depth was stored without being packed, since the queue filled.
         lost_by_device: frames that never came, by the jumps of the device's own count.
         runs: which were dropped and when, without those that nobody asked for.
         runs_left_out: how many more runs there were.
@@ -59,6 +60,7 @@ class Counts:
     written: int = 0
     dropped: dict[Cause, int] = field(default_factory=dict)
     lost_by_device: int = 0
+    unpacked: int = 0
     device_gaps: list[dict[str, Any]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     runs_left_out: int = 0
@@ -99,6 +101,7 @@ class Counts:
             "written": self.written,
             "dropped": {cause.name.lower(): n for cause, n in self.dropped.items()},
             "lost_by_device": self.lost_by_device,
+            "unpacked": self.unpacked,
         }
 
     def sentences(self) -> list[str]:
@@ -109,6 +112,8 @@ class Counts:
             out.append(f"  {self.dropped[Cause.NOT_ASKED]} not recorded: {Cause.NOT_ASKED.value}")
         if self.lost_by_device:
             out.append(f"  {self.lost_by_device} more never came from the device, by its own count of frames")
+        if self.unpacked:
+            out.append(f"  {self.unpacked} stored without being packed, to keep up: larger files, nothing else")
         return out
 
 

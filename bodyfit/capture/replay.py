@@ -30,10 +30,11 @@ def replay_source(recording: Recording, *, sensor_name: str | None = None, speed
     Raises:
         InputError: several sensors and none chosen. RecordingError: no such sensor.
     """
-    if sensor_name is None and len(recording.sensors) > 1:
-        names = ", ".join(s.name for s in recording.sensors)
+    sensors = list(recording.sensors)
+    if sensor_name is None and len(sensors) > 1:
+        names = ", ".join(s.name for s in sensors)
         raise InputError("--sensor", f"one of {names}", "none", "a capture has one sensor")
-    sensor = recording.sensors[0] if sensor_name is None else recording.sensor(sensor_name)
+    sensor = sensors[0] if sensor_name is None else recording.sensor(sensor_name)
     notes = ("masks, keypoints and places of a moving sensor are not replayed",)
     return PlayedSource(
         "replay", sensor, _recorded(recording, sensor), gravity_world=recording.gravity_world, speed=speed,

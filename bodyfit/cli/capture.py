@@ -233,7 +233,8 @@ class _Marks:
         if len(self._guide.taken) > self._noted:
             view = dict(self._guide.taken[self._noted])
             self._noted += 1
-            view.pop("from_s"), view.pop("to_s")
+            for key in ("from_s", "to_s"):
+                del view[key]
             if self._recorder is not None:
                 first, last = self._recorder.spans.get(view["view"], (None, None))
                 self._recorder.mark_view(view | {"first": first, "last": last})

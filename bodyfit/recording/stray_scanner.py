@@ -144,6 +144,7 @@ class _Film:
     def __init__(self, path: Path) -> None:
         try:
             import av
+            import av.error
         except ImportError:
             raise MissingExtraError("av", "video", "reading a Stray Scanner recording") from None
         self._av: Any = av
@@ -155,7 +156,7 @@ class _Film:
             self.width, self.height = int(self._stream.width), int(self._stream.height)
             # a film's frames in the order in which they are shown
             packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
-        except (av.FFmpegError, OSError, IndexError, ValueError) as problem:
+        except (av.error.FFmpegError, OSError, IndexError, ValueError) as problem:
             raise RecordingError(self.name, "a film that can be read", str(problem)[:100]) from None
         self._order = sorted(pts for pts, _ in packets)
         self._keys = sorted(pts for pts, key in packets if key)
@@ -175,7 +176,7 @@ class _Film:
         try:
             with self._lock:
                 return self._decoded(n)
-        except (self._av.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as problem:
+        except (self._av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as problem:
             self._next = None
             raise ImageError(f"{self.name}: frame {n}", "a frame that can be decoded", str(problem)[:100]) from None
 

@@ -201,12 +201,12 @@ def _at(known: NDArray[np.float64], rows: NDArray[np.float64], time_s: float) ->
     """The pose at a time: straight between its neighbours, turned at an even rate; None in a gap."""
     after = int(np.searchsorted(known, time_s))
     if after < len(known) and known[after] == time_s:
-        return rigid_of("groundtruth.txt", rows[after, 3:], rows[after, :3])
+        return rigid_of("groundtruth.txt", rows[after, 3:].tolist(), rows[after, :3].tolist())
     if after == 0 or after == len(known):
         nearest = min(after, len(known) - 1)
         if abs(known[nearest] - time_s) > TOGETHER_S:
             return None
-        return rigid_of("groundtruth.txt", rows[nearest, 3:], rows[nearest, :3])
+        return rigid_of("groundtruth.txt", rows[nearest, 3:].tolist(), rows[nearest, :3].tolist())
     gap = known[after] - known[after - 1]
     if gap > POSE_GAP_S:
         return None
@@ -221,4 +221,4 @@ def _at(known: NDArray[np.float64], rows: NDArray[np.float64], time_s: float) ->
         q = q0 + share * (q1 - q0)
     else:
         q = (math.sin((1 - share) * angle) * q0 + math.sin(share * angle) * q1) / math.sin(angle)
-    return rigid_of("groundtruth.txt", q / np.linalg.norm(q), a[:3] + share * (b[:3] - a[:3]))
+    return rigid_of("groundtruth.txt", (q / np.linalg.norm(q)).tolist(), (a[:3] + share * (b[:3] - a[:3])).tolist())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -128,8 +129,9 @@ def write_r3d(path: Path, frames: Sequence[Frame], *, sizes: bool = True, withou
 
 def write_open3d(folder: Path, frames: Sequence[Frame], *, nested: bool = False, way: bool = True) -> Path:
     """As Open3D's own writer has the intrinsics (`write_pinhole_camera_intrinsic`), or a recorder's video metadata."""
-    import open3d
+    import open3d as o3d
 
+    open3d: Any = o3d  # its stubs take no path and no array
     for name in ("color", "depth"):
         (folder / name).mkdir(parents=True)
     c = frames[0].depth_camera
