@@ -18,6 +18,7 @@ from small_recording import write_small
 from tiny_body import tiny_body_arrays, write_tiny_body
 from tiny_result import tiny_result
 
+from bodyfit.batch import results
 from bodyfit.batch.results import stacked
 from bodyfit.cli import cache
 from bodyfit.cli import fit as fit_module
@@ -60,7 +61,7 @@ def handmade(models: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
         result = tiny_result(models / "tiny.npz", **changes)
         monkeypatch.setattr(fit_module, "run_fit", lambda request, quiet: result)
         picture = np.zeros((4, 4, 3), np.uint8)
-        monkeypatch.setattr(fit_module, "pictures", lambda result: iter([("summary.png", picture)]))
+        monkeypatch.setattr(results, "pictures", lambda result: iter([("summary.png", picture)]))
 
     return use
 

@@ -256,7 +256,7 @@ def test_stills_are_not_filmed(result: FitResult) -> None:
 def test_folder_of_a_motion_has_its_film(result: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")
     monkeypatch.setattr("bodyfit.recording.formats.open_recording", lambda path: Filmed(result))
-    monkeypatch.setattr("bodyfit.cli.fit.pictures", lambda result: iter(()))
+    monkeypatch.setattr("bodyfit.batch.results.pictures", lambda result: iter(()))
     names = write_result(result, tmp_path / "out", force=False, recording=tmp_path, video=None, meshes=False)
     assert {"overlay.mp4", "motion.glb"} <= set(names)
     assert len(pictures_of(tmp_path / "out" / "overlay.mp4")) == 9
