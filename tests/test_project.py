@@ -148,10 +148,19 @@ def test_library_imports_only_what_it_declares(repo_root: Path, pyproject: dict[
     modules = {"opencv-python-headless": "cv2", "open3d-cpu": "open3d", "pillow": "PIL"}
     declared = {re.split(r"[\[<>=; ]", line)[0] for line in pyproject["project"]["dependencies"]}
     allowed = {modules.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"bodyfit"}
-    # what an extra of that name brings may be imported in one folder only
-    extras = {
+    # what an extra of that name brings may be imported in these folders only
+    extras: dict[str, tuple[str | None, str | tuple[str, ...]]] = {
         "torch": ("render", "bodyfit/render/"),
-        "av": ("video", "bodyfit/picture/"),
+        "av": ("video", ("bodyfit/picture/", "bodyfit/recording/")),
+        "lz4": ("ros", "bodyfit/recording/"),
+        "zstandard": ("ros", "bodyfit/recording/"),
+        "lzfse": ("iphone", "bodyfit/recording/"),
+        "pyrealsense2": ("realsense", "bodyfit/capture/"),
+        "pyorbbecsdk": ("orbbec", "bodyfit/capture/"),
+        "pyk4a": ("azure", "bodyfit/capture/"),
+        "pyarrow": ("batch", "bodyfit/batch/"),
+        "fsspec": ("batch", "bodyfit/batch/"),
+        "ray": ("ray", "bodyfit/batch/"),
         # the command line is the only one above the service
         "bodyfit_service": (None, "bodyfit/cli/"),
         "bodyfit_protos": (None, "bodyfit/cli/"),
