@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import io
+from bisect import bisect_left, bisect_right
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -163,7 +164,7 @@ class _Film:
         if not self._order or not self._keys or not (1 <= self.width <= 16384 and 1 <= self.height <= 16384):
             raise RecordingError(self.name, "a film with frames", f"{len(self._order)} of {self.width} × {self.height}")
         self._next: Any = None
-        self._last = -1
+        self._last = self._number = -1
 
     def frame(self, n: int) -> bytes:
         """RGB of the n-th frame, row by row.
@@ -182,14 +183,16 @@ class _Film:
 
     def _decoded(self, n: int) -> bytes:
         wanted = self._order[n]
-        key = max((pts for pts in self._keys if pts <= wanted), default=self._keys[0])
-        if self._next is None or wanted <= self._last or key > self._last + 1:
+        key = self._keys[max(bisect_right(self._keys, wanted) - 1, 0)]
+        # frames in between are decoded on the way, unless a key frame lies among them
+        if self._next is None or wanted <= self._last or bisect_left(self._order, key) > self._number + 1:
             self._container.seek(key, stream=self._stream, backward=True)
-            self._next, self._last = self._container.decode(self._stream), -1
+            self._next, self._last, self._number = self._container.decode(self._stream), -1, -1
         for picture in self._next:
             if picture.pts is None:
                 continue
             self._last = picture.pts
+            self._number = bisect_left(self._order, picture.pts)
             if picture.pts == wanted:
                 pixels = picture.to_ndarray(format="rgb24")
                 if pixels.shape != (self.height, self.width, 3):

@@ -154,7 +154,7 @@ def write_open3d(folder: Path, frames: Sequence[Frame], *, nested: bool = False,
     return folder
 
 
-def write_stray(folder: Path, frames: Sequence[Frame], *, rate: int = 30) -> Path:
+def write_stray(folder: Path, frames: Sequence[Frame], *, rate: int = 30, crf: int = 8) -> Path:
     import av
 
     for name in ("depth", "confidence"):
@@ -166,7 +166,7 @@ def write_stray(folder: Path, frames: Sequence[Frame], *, rate: int = 30) -> Pat
     with av.open(str(folder / "rgb.mp4"), "w") as film:
         stream = film.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = c.width, c.height, "yuv420p"
-        stream.options, stream.time_base = {"crf": "8", "g": "5"}, Fraction(1, rate)
+        stream.options, stream.time_base = {"crf": str(crf), "g": "5" if crf < 15 else "30"}, Fraction(1, rate)
         for n, frame in enumerate(frames):
             assert frame.color is not None
             (folder / "depth" / f"{n:06d}.png").write_bytes(png(counts(frame, 1000)))
