@@ -2,8 +2,8 @@
 
 Files are written by the tests' writers (tests/format_writers) from a noisy scene with 640 × 480 depth and colour
 (phones: 256 × 192 depth, 1280 × 960 colour; Azure Kinect: 640 × 576 and 1280 × 720), then read in a process of their
-own: frames a second of CPU time (median of single frames) as images are stored and as whole frames (decoded, undistorted),
-seconds to open, and how much the process grows while it reads.
+own. Milliseconds of CPU a frame (median), as images are stored and as whole frames (decoded, undistorted); to open; and
+how much the process grows while it reads.
 """
 
 from __future__ import annotations
