@@ -47,9 +47,13 @@ def readme(repo_root: Path) -> str:
     [
         "README.md",
         "ARCHITECTURE.md",
+        "docs/azure_mkv.md",
+        "docs/batch.md",
+        "docs/capture.md",
         "docs/measurements.md",
         "docs/motion.md",
         "docs/recording.md",
+        "docs/ros.md",
         "docs/sequence.md",
         "docs/service.md",
     ],
