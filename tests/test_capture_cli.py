@@ -137,11 +137,18 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "in its place" in capsys.readouterr().err
 
 
+def _heed_the_keyboard() -> None:
+    """What a shell starts in the background, and all that comes of it, ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_from_the_keyboard_it_finishes(tmp_path: Path, number: int) -> None:
     out = tmp_path / "rec"
     command = [sys.executable, "-m", "bodyfit.cli.main", "capture", "synthetic", "-o", str(out), "--no-preview"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_the_keyboard
+    )
     end = time.monotonic() + 60
     while time.monotonic() < end and len(list(out.glob("*/depth/*.png"))) < 10:
         assert process.poll() is None, process.communicate()
