@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera, Distortion, check_rigid
-from bodyfit.capture.source import UNTESTED, Captured
+from bodyfit.capture.source import UNTESTED, CameraSource, Captured
 from bodyfit.errors import DeviceError, MissingExtraError
 from bodyfit.recording.description import Sensor
 
@@ -28,7 +28,7 @@ DEPTH_SIZE, COLOR_SIZE = (640, 576), (1280, 720)
 """of NFOV unbinned and 720p"""
 
 
-class AzureSource:
+class AzureSource(CameraSource):
     """One Azure Kinect: narrow field of view, unbinned, with colour at 720p, 30 frames a second.
 
     Args:
@@ -44,24 +44,7 @@ class AzureSource:
         self._serial = serial
         self._k4a: Any = None
         self._camera: Any = None
-        self._sensor: Sensor | None = None
-
-    @property
-    def sensor(self) -> Sensor:
-        """As the camera's calibration has it."""
-        if self._sensor is None:
-            raise DeviceError(self.kind, "a source that was started", "one that was not")
-        return self._sensor
-
-    @property
-    def gravity_world(self) -> NDArray[np.float64] | None:
-        """Unknown: the accelerometer is not read."""
-        return None
-
-    @property
-    def ended(self) -> bool:
-        """A camera has no end."""
-        return False
+        super().__init__()
 
     def start(self) -> None:
         """Opens the camera."""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera, Distortion, check_rigid
-from bodyfit.capture.source import UNTESTED, Captured
+from bodyfit.capture.source import UNTESTED, CameraSource, Captured
 from bodyfit.errors import CameraError, DeviceError, MissingExtraError
 from bodyfit.recording.description import Sensor
 
@@ -29,7 +29,7 @@ FPS = 30
 FIRST_S = 10.0
 
 
-class OrbbecSource:
+class OrbbecSource(CameraSource):
     """One Orbbec camera: its default depth, and colour as MJPEG where it has that.
 
     Args:
@@ -45,24 +45,7 @@ class OrbbecSource:
         self._serial = serial
         self._ob: Any = None
         self._pipeline: Any = None
-        self._sensor: Sensor | None = None
-
-    @property
-    def sensor(self) -> Sensor:
-        """As the camera's calibration has it."""
-        if self._sensor is None:
-            raise DeviceError(self.kind, "a source that was started", "one that was not")
-        return self._sensor
-
-    @property
-    def gravity_world(self) -> NDArray[np.float64] | None:
-        """Unknown: the accelerometer is not read."""
-        return None
-
-    @property
-    def ended(self) -> bool:
-        """A camera has no end."""
-        return False
+        super().__init__()
 
     def start(self) -> None:
         """Opens the camera; its calibration is complete once the first frames came."""

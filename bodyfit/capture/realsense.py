@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.camera import Camera, Distortion, check_rigid
-from bodyfit.capture.source import Captured
+from bodyfit.capture.source import CameraSource, Captured
 from bodyfit.errors import CameraError, DeviceError, MissingExtraError
 from bodyfit.recording.description import Sensor
 
@@ -33,7 +33,7 @@ FPS = 30
 WORST_LENS_PX = 1.0
 
 
-class RealSenseSource:
+class RealSenseSource(CameraSource):
     """One RealSense camera: depth and colour at 30 frames a second, not aligned to each other.
 
     Args:
@@ -53,24 +53,7 @@ class RealSenseSource:
         self._frames: Any = None
         self._pairs = Pairs(0.5 / FPS)
         self._opened: list[Any] = []
-        self._sensor: Sensor | None = None
-
-    @property
-    def sensor(self) -> Sensor:
-        """As the camera's calibration has it."""
-        if self._sensor is None:
-            raise DeviceError(self.kind, "a source that was started", "one that was not")
-        return self._sensor
-
-    @property
-    def gravity_world(self) -> NDArray[np.float64] | None:
-        """Unknown: the accelerometers of some models are not read."""
-        return None
-
-    @property
-    def ended(self) -> bool:
-        """A camera has no end; a lost one is silent."""
-        return False
+        super().__init__()
 
     def start(self) -> None:
         """Opens the camera and reads its calibration."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.errors import InputError
+from bodyfit.errors import DeviceError, InputError
 from bodyfit.frame import Frame
 from bodyfit.recording.description import Sensor
 from bodyfit.recording.encoded import Coding, EncodedFrame, EncodedImage, FrameDecoder
@@ -88,6 +88,32 @@ class Source(Protocol):
     def stop(self) -> None:
         """Closes the device; may be called twice."""
         ...
+
+
+class CameraSource:
+    """What cameras have in common, whoever made them: they have no end, and a sensor once they were started."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        self._sensor: Sensor | None = None
+
+    @property
+    def sensor(self) -> Sensor:
+        """As the camera's calibration has it."""
+        if self._sensor is None:
+            raise DeviceError(self.kind, "a source that was started", "one that was not")
+        return self._sensor
+
+    @property
+    def gravity_world(self) -> NDArray[np.float64] | None:
+        """Unknown: accelerometers, where a camera has one, are not read."""
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """A camera has no end; a lost one is silent."""
+        return False
 
 
 class FrameMaker:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ MAX_MESSAGE_BYTES = 256 << 20
 MAX_CHUNK_BYTES = 256 << 20
 MAX_TOPICS = 10_000
 EXTRA = "ros"
+LOOSE = -1
+"""the chunk of messages that lie in the file itself, outside of any chunk"""
+
+Read = Callable[[int, int], bytes]
+"""gives the bytes at an offset, so many of them"""
 
 
 @dataclass
@@ -191,6 +197,49 @@ class ChunkStore:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(chunk)
         return data[offset : offset + count]
+
+
+class ChunkedBag(ABC):
+    """What containers whose messages lie in the file itself or in its chunks have in common; each says where.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = BagBytes(path)
+        self.name, self.topics, self.notes = self._file.name, dict[str, Topic](), list[str]()
+        self._chunks = ChunkStore(self._file, [])
+
+    def head(self, topic: Topic, k: int, count: int) -> bytes:
+        """The first bytes of a message."""
+        read, data, size = self._place(topic, k)
+        return read(data, min(count, size))
+
+    def message(self, topic: Topic, k: int) -> bytes:
+        """A whole message."""
+        read, data, size = self._place(topic, k)
+        if size > MAX_MESSAGE_BYTES:
+            raise RecordingError(
+                f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
+            )
+        out = read(data, size)
+        if len(out) != size:
+            raise RecordingError(f"{self.name}: {topic.name}", f"a message of {size} bytes", f"{len(out)}: it was cut")
+        return out
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._chunks.close()
+
+    @abstractmethod
+    def _place(self, topic: Topic, k: int) -> tuple[Read, int, int]:
+        """How to read a message, where its data lies and how long it is."""
+
+    def _reader(self, chunk: int) -> Read:
+        if chunk == LOOSE:
+            return self._file.read
+        return lambda offset, count: self._chunks.read(chunk, offset, count)
 
 
 def decompressed(file: BagBytes, chunk: Chunk, count: int) -> bytes:

@@ -12,22 +12,18 @@ cut, is read as far as it goes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bodyfit.errors import RecordingError
-from bodyfit.recording.bag import MAX_MESSAGE_BYTES, MAX_TOPICS, BagBytes, Chunk, ChunkStore, Topic
+from bodyfit.recording.bag import LOOSE, MAX_TOPICS, Chunk, ChunkedBag, Read, Topic
 
 MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
 _MAX_DEFINITION_BYTES = 1 << 20
 _RECORD_BYTES, _MESSAGE_HEADER_BYTES = 9, 22
-_LOOSE = -1
-
-_Read = Callable[[int, int], bytes]
 
 
 class _Channel(NamedTuple):
@@ -36,7 +32,7 @@ class _Channel(NamedTuple):
     coding: str
 
 
-class Mcap:
+class Mcap(ChunkedBag):
     """An MCAP file.
 
     Args:
@@ -48,9 +44,7 @@ class Mcap:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = BagBytes(path)
-        self.name, self.topics, self.notes = self._file.name, dict[str, Topic](), list[str]()
-        self._chunks = ChunkStore(self._file, [])
+        super().__init__(path)
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, _Channel] = {}
         self._rows: dict[int, list[np.ndarray]] = {}
@@ -61,28 +55,7 @@ class Mcap:
             self.close()
             raise
 
-    def head(self, topic: Topic, k: int, count: int) -> bytes:
-        """The first bytes of a message."""
-        read, data, size = self._place(topic, k)
-        return read(data, min(count, size))
-
-    def message(self, topic: Topic, k: int) -> bytes:
-        """A whole message."""
-        read, data, size = self._place(topic, k)
-        if size > MAX_MESSAGE_BYTES:
-            raise RecordingError(
-                f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
-            )
-        out = read(data, size)
-        if len(out) != size:
-            raise RecordingError(f"{self.name}: {topic.name}", f"a message of {size} bytes", f"{len(out)}: it was cut")
-        return out
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._chunks.close()
-
-    def _place(self, topic: Topic, k: int) -> tuple[_Read, int, int]:
+    def _place(self, topic: Topic, k: int) -> tuple[Read, int, int]:
         """How to read a message, where its data lies and how long it is."""
         chunk, offset = (int(value) for value in topic.places[k])
         read = self._reader(chunk)
@@ -94,17 +67,12 @@ class Mcap:
                 return read, offset + len(head), size - _MESSAGE_HEADER_BYTES
         raise RecordingError(f"{self.name}: {topic.name}", f"message {k} where the index says", "something else")
 
-    def _reader(self, chunk: int) -> _Read:
-        if chunk == _LOOSE:
-            return self._file.read
-        return lambda offset, count: self._chunks.read(chunk, offset, count)
-
     def _walk(self) -> None:
         """All records of the file, the chunks' contents left out as far as they are indexed."""
         read, size = self._file.read, self._file.size
         if read(0, len(MAGIC)) != MAGIC:
             raise RecordingError(self.name, "an MCAP file", f"a file that starts {read(0, 8)!r}")
-        position, chunk, indexed, is_closed = len(MAGIC), _LOOSE, True, False
+        position, chunk, indexed, is_closed = len(MAGIC), LOOSE, True, False
         unindexed: list[int] = []
         while position < size and not is_closed:
             head = read(position, _RECORD_BYTES)
@@ -120,10 +88,10 @@ class Mcap:
                 one = self._chunk(data, length)
                 chunk, indexed = len(self._chunks.chunks), one.size == 0
                 self._chunks.chunks.append(one)
-            elif op == _MESSAGE_INDEX and chunk != _LOOSE:
+            elif op == _MESSAGE_INDEX and chunk != LOOSE:
                 indexed = self._take_index(data, length, chunk) or indexed
             else:
-                self._take(read, op, position, length, _LOOSE)
+                self._take(read, op, position, length, LOOSE)
             position = end
         if not indexed:
             unindexed.append(chunk)
@@ -181,7 +149,7 @@ class Mcap:
         except RecordingError as problem:
             self.notes.append(f"A chunk is left out: {problem}.")
 
-    def _take(self, read: _Read, op: int, position: int, length: int, chunk: int) -> None:
+    def _take(self, read: Read, op: int, position: int, length: int, chunk: int) -> None:
         """A schema, a channel, or a message that no index names."""
         if op == _MESSAGE:
             head = read(position + _RECORD_BYTES, _MESSAGE_HEADER_BYTES)

@@ -12,21 +12,19 @@ never closed, or was cut, is read as far as it goes, as `rosbag reindex` would.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bodyfit.errors import RecordingError
-from bodyfit.recording.bag import MAX_MESSAGE_BYTES, MAX_TOPICS, BagBytes, Chunk, ChunkStore, Topic
+from bodyfit.recording.bag import LOOSE, MAX_TOPICS, Chunk, ChunkedBag, Read, Topic
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 2, 3, 4, 5, 6, 7
 _MAX_HEADER_BYTES = 1 << 16
 _FIRST_READ = 320
-_LOOSE = -1
-"""the chunk of messages that lie in the file itself: those of the last chunk of a bag that was never closed"""
 
 
 class _Record(NamedTuple):
@@ -51,7 +49,7 @@ class _Record(NamedTuple):
         return int.from_bytes(value[:4], "little") * 10**9 + int.from_bytes(value[4:8], "little")
 
 
-class Rosbag1:
+class Rosbag1(ChunkedBag):
     """A ROS 1 bag.
 
     Args:
@@ -63,9 +61,7 @@ class Rosbag1:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = BagBytes(path)
-        self.name, self.topics, self.notes = self._file.name, dict[str, Topic](), list[str]()
-        self._chunks = ChunkStore(self._file, [])
+        super().__init__(path)
         self._connections: dict[int, tuple[str, str]] = {}
         self._rows: dict[int, list[np.ndarray]] = {}
         try:
@@ -75,28 +71,7 @@ class Rosbag1:
             self.close()
             raise
 
-    def head(self, topic: Topic, k: int, count: int) -> bytes:
-        """The first bytes of a message."""
-        read, data, size = self._place(topic, k)
-        return read(data, min(count, size))
-
-    def message(self, topic: Topic, k: int) -> bytes:
-        """A whole message."""
-        read, data, size = self._place(topic, k)
-        if size > MAX_MESSAGE_BYTES:
-            raise RecordingError(
-                f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
-            )
-        out = read(data, size)
-        if len(out) != size:
-            raise RecordingError(f"{self.name}: {topic.name}", f"a message of {size} bytes", f"{len(out)}: it was cut")
-        return out
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._chunks.close()
-
-    def _place(self, topic: Topic, k: int) -> tuple[Callable[[int, int], bytes], int, int]:
+    def _place(self, topic: Topic, k: int) -> tuple[Read, int, int]:
         """How to read a message, where its data lies and how long it is."""
         chunk, offset = (int(value) for value in topic.places[k])
         read = self._reader(chunk)
@@ -108,16 +83,11 @@ class Rosbag1:
     def _connection_name(self, record: _Record) -> str:
         return self._connections.get(record.number(b"conn"), ("", ""))[0]
 
-    def _reader(self, chunk: int) -> Callable[[int, int], bytes]:
-        if chunk == _LOOSE:
-            return self._file.read
-        return lambda offset, count: self._chunks.read(chunk, offset, count)
-
     def _walk(self) -> None:
         """All records of the file, the chunks' contents left out as far as they are indexed."""
         if self._file.read(0, len(MAGIC)) != MAGIC:
             raise RecordingError(self.name, "a ROS bag of format 2.0", f"a file that starts {self._file.read(0, 13)!r}")
-        position, chunk, indexed, is_closed = len(MAGIC), _LOOSE, True, True
+        position, chunk, indexed, is_closed = len(MAGIC), LOOSE, True, True
         unindexed: list[int] = []
         while position < self._file.size:
             record = _record(self._file.read, position)
@@ -142,10 +112,10 @@ class Rosbag1:
                     unindexed.append(chunk)
                 chunk, indexed = len(self._chunks.chunks), record.size == 0
                 self._chunks.chunks.append(_chunk(record))
-            elif record.op == _INDEX and chunk != _LOOSE:
+            elif record.op == _INDEX and chunk != LOOSE:
                 indexed = self._take_index(record, chunk) or indexed
             else:
-                self._take(record, _LOOSE)
+                self._take(record, LOOSE)
         if not indexed:
             unindexed.append(chunk)
         if not is_closed:
@@ -214,7 +184,7 @@ def _chunk(record: _Record) -> Chunk:
     return Chunk(record.data, record.size, size, compression)
 
 
-def _records(read: Callable[[int, int], bytes], size: int) -> Iterator[_Record]:
+def _records(read: Read, size: int) -> Iterator[_Record]:
     position = 0
     while position < size:
         record = _record(read, position)
@@ -224,7 +194,7 @@ def _records(read: Callable[[int, int], bytes], size: int) -> Iterator[_Record]:
         position = record.end
 
 
-def _record(read: Callable[[int, int], bytes], position: int) -> _Record | None:
+def _record(read: Read, position: int) -> _Record | None:
     """The record at a position; None where there is none that makes sense."""
     head = read(position, _FIRST_READ)
     if len(head) < 8:
