@@ -50,12 +50,11 @@ class Advice(Enum):
     LITTLE_DEPTH = "much of the body gives no depth: avoid dark or shiny clothes and direct sunlight"
     TOO_DARK = "too dark: switch a light on"
     HOLD_STILL = "hold still"
-    TURN = "turn around"
 
     @property
     def blocks(self) -> bool:
         """Whether a view that is taken now would be of little use."""
-        return self not in (Advice.LITTLE_DEPTH, Advice.TOO_DARK, Advice.TOO_FAR, Advice.TURN)
+        return self not in (Advice.LITTLE_DEPTH, Advice.TOO_DARK, Advice.TOO_FAR)
 
 
 @dataclass(frozen=True, eq=False)
