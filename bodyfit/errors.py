@@ -86,6 +86,16 @@ class DeviceError(InputError):
     """The device that was asked for cannot be used."""
 
 
+class DeviceMemoryError(BodyfitError):
+    """A batch does not fit into the device's memory; a smaller one may."""
+
+
+class DeviceLostError(BodyfitError):
+    """The device does not answer any more (a fault, a reset, its process gone); in this process it will not again."""
+
+    exit_code = 4
+
+
 class MissingExtraError(BodyfitError):
     """An optional dependency is not installed; the message says which extra brings it."""
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bodyfit.fit.device import Solver
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ class FitConfig:
     """whether parts of the body that go through each other cost something (`bodyfit.fit.collide`)"""
     threads: int = 2
     """how many views are worked on at once"""
+    solver: Solver | None = field(default=None, repr=False, compare=False)
+    """who solves: None is the CPU here, else a device's (`bodyfit.fit.device`)"""
     headings: int = 8
     """how many headings a cold start tries"""
     survivors: int = 4

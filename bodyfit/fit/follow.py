@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.device import DescendJob, Descent
 from bodyfit.fit.learned_prior import learned_for
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.photometric import ColorTerm
@@ -223,8 +224,17 @@ def descend(
         sigma_move_m=sigma_move_m, colors=colors, spheres=spheres,
     )  # fmt: skip
     state = State(start.rotations[None], start.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
-    eq = problem.linearize(state)
-    lam, growth, used = stage.damping, 4.0, 1
+    job, device = DescendJob(problem, state, evaluations, still_rad, still_m), config.solver
+    end = device.descend(job) if device is not None and device.takes(problem) else descend_here(job)
+    pose = Pose(end.state.rotations[0], end.state.transl[0])
+    return Followed(pose, end.equations, *agreement_of(end.equations), end.evaluations, end.reason, tuple(views))
+
+
+def descend_here(job: DescendJob) -> Descent:
+    """Levenberg-Marquardt on one instant's pose, on the CPU."""
+    problem, state = job.problem, job.state
+    eq = problem.linearize_here(state)
+    lam, growth, used = problem.stage.damping, 4.0, 1
     reason = StopReason.CONVERGED
     joints = state.rotations.shape[1]
     while True:
@@ -232,17 +242,17 @@ def descend(
         i = np.arange(len(A))
         A[i, i] += lam * A[i, i] + 1e-9 * (1 + A[i, i].max())
         step = -np.linalg.solve(A, eq.pose_gradient[0])
-        candidate = moved(state, step[None], np.zeros((1, 1)), stage.max_turn_rad)
+        candidate = moved(state, step[None], np.zeros((1, 1)), problem.stage.max_turn_rad)
         turn = float(np.abs(step[: 3 * joints]).max())
-        if turn < still_rad and float(np.abs(step[3 * joints :]).max()) < still_m:
+        if turn < job.still_rad and float(np.abs(step[3 * joints :]).max()) < job.still_m:
             state = candidate
             break
-        if used >= evaluations:
+        if used >= job.evaluations:
             reason = StopReason.STEPS_USED
             if used == 1:
                 state = candidate
             break
-        trial = problem.linearize(candidate)
+        trial = problem.linearize_here(candidate)
         used += 1
         if trial.cost[0] < eq.cost[0]:
             small = eq.cost[0] - trial.cost[0] < 2e-3 * eq.cost[0]
@@ -253,8 +263,7 @@ def descend(
             break  # pixels changed the part they are compared with: neither is better
         else:
             lam, growth = lam * growth, 2 * growth
-    pose = Pose(state.rotations[0], state.transl[0])
-    return Followed(pose, eq, *agreement_of(eq), used, reason, tuple(views))
+    return Descent(state, eq, used, reason)
 
 
 def agreement_of(eq: Linearization) -> tuple[float, float, float]:

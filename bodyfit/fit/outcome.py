@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -168,14 +168,15 @@ def provenance(setup: FitSetup) -> dict[str, Any]:
     """What made this result: nothing that changes from run to run or from machine to machine."""
     from bodyfit import __version__
 
+    settings = asdict(replace(setup.config, solver=None))
     return {
         "bodyfit": __version__,
         "model": setup.model.name,
         "model_sha256": setup.model.sha256,
         "sex": setup.sex,
         "clothing_asked": setup.clothing,
-        "device": "cpu",
+        "device": "cpu" if setup.config.solver is None else setup.config.solver.name,
         "solver": setup.method,
         # how many threads there were decides nothing: sums are in one order
-        "config": {name: value for name, value in asdict(setup.config).items() if name != "threads"},
+        "config": {name: value for name, value in settings.items() if name not in ("threads", "solver")},
     }

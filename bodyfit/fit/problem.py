@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.collide import Spheres
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.device import LinearizeJob
 from bodyfit.fit.keypoints import keypoint_terms
 from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.mesh import Mesh
@@ -184,6 +185,15 @@ class Problem:
         self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
     ) -> Linearization:
         """Cost and normal equations at a state; instants whose group is not active are left at zero."""
+        device = self.config.solver
+        if device is not None and device.takes(self):
+            return device.linearize(LinearizeJob(self, state, active, want_rows))
+        return self.linearize_here(state, active, want_rows=want_rows)
+
+    def linearize_here(
+        self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
+    ) -> Linearization:
+        """As `linearize`, on the CPU whatever the configuration says."""
         mesh = self.mesh
         n_instants, n_joints = state.rotations.shape[:2]
         Q, S = 3 * n_joints + 3, self.num_shared

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.device import SolveJob
 from bodyfit.fit.problem import Linearization, Problem, State
 from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 from bodyfit.watch import checkpoint
@@ -102,6 +103,23 @@ def solve(
     cancelled: Callable[[], bool] | None = None,
 ) -> Solution:
     """Minimises every group's cost from a state; a group stops alone and then costs nothing."""
+    device = problem.config.solver
+    if device is not None and device.takes(problem):
+        checkpoint()
+        solution = device.solve(SolveJob(problem, state, iterations, cancelled))
+        checkpoint(float(solution.cost.min()))
+        return solution
+    return solve_here(problem, state, iterations=iterations, cancelled=cancelled)
+
+
+def solve_here(
+    problem: Problem,
+    state: State,
+    *,
+    iterations: int | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Solution:
+    """As `solve`, on the CPU whatever the configuration says."""
     n_groups = len(state.shape)
     damping = np.full(len(state.group), problem.stage.damping)
     growth = np.full(len(state.group), 4.0)
@@ -110,7 +128,7 @@ def solve(
     steps = np.zeros(n_groups, np.int64)
     reasons = [StopReason.STEPS_USED] * n_groups
     idle = np.zeros(n_groups, np.int64)
-    now, eq = state, problem.linearize(state)
+    now, eq = state, problem.linearize_here(state)
     cost = eq.cost.copy()
     best, best_eq, best_cost = now, eq, cost.copy()
     recent = np.tile(cost, (MEMORY, 1))
@@ -124,7 +142,7 @@ def solve(
         pose_step, shape_step = np.zeros(eq.pose_gradient.shape), np.zeros(now.shape.shape)
         pose_step[live], shape_step[active] = _step_of_active(eq, now, damping, shape_damping, active, live)
         candidate = moved(now, pose_step, shape_step, problem.stage.max_turn_rad)
-        trial = problem.linearize(candidate, active)
+        trial = problem.linearize_here(candidate, active)
         # pixels change the part they are compared with: a step that costs a little more is often the way to one
         # that costs less, so it is held against the worst of the last few (Grippo et al. 1986)
         good = active & (trial.cost < recent.max(0)) & np.isfinite(trial.cost)
