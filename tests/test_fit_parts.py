@@ -23,6 +23,7 @@ from bodyfit.fit.view import View, depth_noise, make_view
 from bodyfit.kernels import evidence as E
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.raster import rasterize as raster_kernel
+from bodyfit.kernels.scalar_evidence import PERSON, UNKNOWN
 from bodyfit.render.rasterize import rasterize
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 
@@ -252,9 +253,9 @@ def inner_only(view: View, rim: int = 3) -> View:
 
     leaps = maximum_filter(view.depth, 3) - minimum_filter(view.depth, 3) > 0.04
     person = (view.label == 1) & ~leaps
-    label = np.full_like(view.label, E.UNKNOWN)
-    label[np.asarray(binary_erosion(person, iterations=rim), bool)] = E.PERSON
-    assert not (label[~np.asarray(binary_dilation(person), bool)] == E.PERSON).any()
+    label = np.full_like(view.label, UNKNOWN)
+    label[np.asarray(binary_erosion(person, iterations=rim), bool)] = PERSON
+    assert not (label[~np.asarray(binary_dilation(person), bool)] == PERSON).any()
     return replace(view, label=label)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.kernels import follow as K
-from bodyfit.kernels.evidence import BACKGROUND, PERSON, UNKNOWN
 from bodyfit.kernels.nearest import nearest_marked
+from bodyfit.kernels.scalar_evidence import BACKGROUND, PERSON, UNKNOWN
 
 FX, CX, CY = 100.0, 20.0, 16.0
 H, W, STRIDE = 16, 20, 2

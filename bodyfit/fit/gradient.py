@@ -23,6 +23,7 @@ from bodyfit.fit.torch_body import TorchMesh, turned
 from bodyfit.fit.view import View
 from bodyfit.kernels import evidence as E
 from bodyfit.kernels.nearest import nearest_marked
+from bodyfit.kernels.scalar_evidence import BACKGROUND, FAR_BEHIND, PERSON, SAME_SURFACE
 from bodyfit.render.camera import RenderCamera
 from bodyfit.render.extra import Tensor, torch
 from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
@@ -71,8 +72,8 @@ class SeenView:
         self.camera = RenderCamera(w, h, torch.tensor([fx, fy, cx, cy]), torch.tensor(T, dtype=torch.float32))
         self.mean_focal = 0.5 * (fx + fy)
         self.depth = torch.from_numpy(view.depth)
-        self.person = torch.from_numpy(view.label == E.PERSON)
-        self.background = torch.from_numpy((view.label == E.BACKGROUND) & (view.near_person >= 0))
+        self.person = torch.from_numpy(view.label == PERSON)
+        self.background = torch.from_numpy((view.label == BACKGROUND) & (view.near_person >= 0))
         v, u = np.mgrid[:h, :w].astype(np.float32)
         self.rays = torch.from_numpy(np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1))
         self.to_person_px = torch.from_numpy(pixels_apart(view.near_person))
@@ -109,9 +110,9 @@ class SeenView:
         """Background that is covered and person that is left bare, each by its lateral distance."""
         with torch.no_grad():
             # a surface right where the body has one is the body's, whatever the mask says; and what is nearer hides it
-            own = (self.depth > 0) & (self.depth < body_z + float(E.SAME_SURFACE))
+            own = (self.depth > 0) & (self.depth < body_z + float(SAME_SURFACE))
             spilled = self.background & ~own
-            bare = self.person & ~(self.depth > body_z + float(E.FAR_BEHIND))
+            bare = self.person & ~(self.depth > body_z + float(FAR_BEHIND))
             spilled_cost = self._lateral(self.to_person_px, body_z) * spilled
             bare_cost = self._lateral(torch.from_numpy(pixels_apart(near)), body_z) * bare
         return self.weight * ((alpha * spilled_cost).sum() + ((1 - alpha) * bare_cost).sum())

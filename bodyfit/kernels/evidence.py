@@ -8,7 +8,8 @@ metres, world) and the shape (S, betas and then clothing). Residuals are in metr
 - outline, both ways: a model pixel where only background is seen is drawn to the nearest person pixel, and a person
   pixel that the model leaves bare draws the nearest model pixel; the residual is the lateral distance.
 
-Robustifier: Geman-McClure, whose weight stays fixed within a step (iteratively reweighted least squares).
+What a single pixel says is in `scalar_evidence`. Robustifier: Geman-McClure, whose weight stays fixed within a step
+(iteratively reweighted least squares).
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ from numba import njit
 from bodyfit.kernels.body import FAST, joint_motions, joint_shape_motion, rest_shape, shaped_joints, skin
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.raster import barycentrics, draw_faces
+from bodyfit.kernels.scalar_evidence import (
+    BARE,
+    DEPTH,
+    GAPING,
+    MAX_WINDOW,
+    NOTHING,
+    PERSON,
+    SPILLED,
+    depth_evidence,
+    face_normal,
+    floor_evidence,
+    mode_of_pixel,
+    outline_evidence,
+)
 
 BLOCK = 128
-BACKGROUND, PERSON, UNKNOWN = 0, 1, 2
-DEPTH, SPILLED, BARE = 0, 1, 2
-GAPING = np.float32(0.03)
-SAME_SURFACE = np.float32(0.04)
-FAR_BEHIND = np.float32(0.40)
-SLANTED = np.float32(0.5)
-MAX_WINDOW = 5
 
 # places in `settings`
 (
@@ -267,31 +275,20 @@ def linearize_view(
         kind = label[r, c]
         if kind == PERSON:
             stats[NUM_PERSON] += 1
+        near_drawn = np.float32(-1.0)
+        if f < 0 and kind == PERSON and near_model[r, c] >= 0:
+            near_drawn = drawn[near_model[r, c] // width, near_model[r, c] % width]
+        mode = mode_of_pixel(f >= 0, kind, depth[r, c], drawn[r, c], near_person[r, c] >= 0, near_drawn)
+        if mode == NOTHING:
+            continue
         # at an inner edge (an arm before the trunk) the surface in the same pixel is another limb: a pixel that gapes
         # is compared with the nearest surface in a window around it, sensor to body and body to sensor
         passes = 1
         gap = np.float32(0.0)
-        if f >= 0 and kind == PERSON:
-            if depth[r, c] <= 0:
-                continue
-            mode = DEPTH
+        if mode == DEPTH:
             gap = depth[r, c] - drawn[r, c]
             if window > 0 and abs(gap) > GAPING:
                 passes = 2
-        elif f >= 0 and kind == BACKGROUND:
-            seen = depth[r, c]
-            if near_person[r, c] < 0 or (seen > 0 and seen < drawn[r, c] + SAME_SURFACE):
-                # something nearer hides what is behind it; and a surface right where the model has one is the model's,
-                # whatever the mask says: no evidence against the model
-                continue
-            mode = SPILLED
-        elif f < 0 and kind == PERSON:
-            near = near_model[r, c]
-            if near < 0 or depth[r, c] > drawn[near // width, near % width] + FAR_BEHIND:
-                continue  # a mask that runs over the edge: what is seen there is the room
-            mode = BARE
-        else:
-            continue
         for turn in range(passes):
             # rr, cc: the model's pixel; sr, sc: the sensor's
             rr, cc, sr, sc = r, c, r, c
@@ -319,43 +316,25 @@ def linearize_view(
                 points[k, 0], points[k, 1], points[k, 2], dx, dy,
             )  # fmt: skip
             z = drawn[rr, cc]
-            residual = 0.0
-            strength = 0.0
             if mode == DEPTH:
-                ax, ay, az = (
-                    points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2],
+                nx, ny, nz, norm = face_normal(
+                    points[i, 0], points[i, 1], points[i, 2], points[j, 0], points[j, 1], points[j, 2],
+                    points[k, 0], points[k, 1], points[k, 2],
                 )  # fmt: skip
-                bx, by, bz = (
-                    points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2],
-                )  # fmt: skip
-                nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-                norm = np.sqrt(nx * nx + ny * ny + nz * nz)
                 if norm == 0:
                     continue
-                nx, ny, nz = nx / norm, ny / norm, nz / norm
                 zs = depth[sr, sc]
-                qx = (np.float32(sc) - cx) / fx * zs - dx * z
-                qy = (np.float32(sr) - cy) / fy * zs - dy * z
-                qz = zs - z
-                apart = np.sqrt(qx * qx + qy * qy + qz * qz)
-                # the sensor's point lies outside of the body where it is on the normal's side
-                outside = nx * qx + ny * qy + nz * qz
-                if passes == 2 and abs(outside) < SLANTED * apart:
-                    # beside the surface rather than above it: the way to it, instead of the normal
-                    outside = apart
-                    nx, ny, nz = qx / apart, qy / apart, qz / apart
-                far = apart if passes == 2 else abs(gap)
-                sigma = settings[SIGMA_BEHIND] if outside > 0 else sigma_d
-                keep = c_d2 / (c_d2 + far * far)
-                share = weight / passes
-                stats[COST_DEPTH] += 0.5 * share * outside * outside / (sigma * sigma) * keep
+                outside, grad[0], grad[1], grad[2], cost, strength = depth_evidence(
+                    nx, ny, nz,
+                    (np.float32(sc) - cx) / fx * zs - dx * z, (np.float32(sr) - cy) / fy * zs - dy * z, zs - z,
+                    gap, passes == 2, weight / passes, sigma_d, settings[SIGMA_BEHIND], c_d2,
+                )  # fmt: skip
+                stats[COST_DEPTH] += cost
                 if turn == 0:
                     stats[NUM_BOTH] += 1
                     stats[SUM_GAP] += abs(outside)
                 # residual = n·(model - sensor)
-                residual = -outside
-                strength = np.sqrt(share) * keep / sigma
-                grad[0], grad[1], grad[2] = nx, ny, nz
+                residual = np.float32(-outside)
             else:
                 if mode == SPILLED:
                     q = near_person[r, c]
@@ -364,15 +343,11 @@ def linearize_view(
                 else:
                     du, dv = np.float32(cc - c), np.float32(rr - r)
                     stats[NUM_BARE] += 1
-                distance = np.sqrt(du * du + dv * dv)
-                du, dv = du / distance, dv / distance
-                # the outline runs between the two pixel centres
-                residual = (distance - 0.5) * z / fmean
-                keep = c_o2 / (c_o2 + residual * residual)
-                stats[COST_OUTLINE] += 0.5 * weight * residual * residual / (sigma_o * sigma_o) * keep
-                strength = np.sqrt(weight) * keep / sigma_o
-                # the pixel of a point moves with it, and outwards as it comes nearer
-                grad[0], grad[1], grad[2] = du, dv, -(du * dx + dv * dy)
+                across, grad[0], grad[1], grad[2], cost, strength = outline_evidence(
+                    du, dv, dx, dy, z, fmean, weight, sigma_o, c_o2
+                )
+                stats[COST_OUTLINE] += cost
+                residual = np.float32(across)
             if want_rows:
                 corners[0], corners[1], corners[2] = i, j, k
                 bary[0], bary[1], bary[2] = np.float32(1.0) - wb - wc, wb, wc
@@ -396,16 +371,13 @@ def linearize_view(
         for i in range(floor_vertices.shape[0]):
             v = floor_vertices[i]
             above = n0 * points[v, 0] + n1 * points[v, 1] + n2 * points[v, 2] + d_c
-            # a foot may be lifted (robust), but never stands below the floor
-            keep, sigma_f = 1.0, settings[SIGMA_SUNK]
-            if above > 0:
-                keep, sigma_f = c_f * c_f / (c_f * c_f + above * above), settings[SIGMA_FLOOR]
-            stats[COST_FLOOR] += 0.5 * share_f * above * above / (sigma_f * sigma_f) * keep
+            cost, strength = floor_evidence(above, share_f, settings[SIGMA_FLOOR], settings[SIGMA_SUNK], c_f * c_f)
+            stats[COST_FLOOR] += cost
             if want_rows:
                 grad[0], grad[1], grad[2] = n0, n1, n2
                 corners[0] = v
                 surface_row(
-                    corners, bary, grad, np.float32(np.sqrt(share_f) * keep / sigma_f), np.float32(above),
+                    corners, bary, grad, np.float32(strength), np.float32(above),
                     rest, shapedirs, weight_joints, weights, joints_f, parents, Gf, Gf, posed_f, motion_f,
                     R_cw, W, X, rows[filled],
                 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bodyfit.kernels.evidence import BACKGROUND, PERSON, UNKNOWN
+from bodyfit.kernels.scalar_evidence import BACKGROUND, PERSON, UNKNOWN
 
 CANDIDATE = 3
 AROUND_PX = 3
