@@ -25,8 +25,9 @@ THREADS = 8 if SIMULATED else 128
 
 F1, F2, F3, F4 = (types.Array(types.float32, n, "C") for n in (1, 2, 3, 4))
 I1, I2, I3 = (types.Array(types.int32, n, "C") for n in (1, 2, 3))
-L3 = types.Array(types.int64, 3, "C")
-U1, INT, FLAG = types.Array(types.uint8, 1, "C"), types.int64, types.boolean
+L2, L3 = (types.Array(types.int64, n, "C") for n in (2, 3))
+U1, U3 = (types.Array(types.uint8, n, "C") for n in (1, 3))
+INT, FLAG = types.int64, types.boolean
 """What kernels take: arrays of 1, 2, … axes in the usual order, whole numbers and truth values of Python."""
 
 KERNELS: dict[str, Kernel] = {}

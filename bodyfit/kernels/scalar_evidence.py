@@ -5,6 +5,8 @@ Lengths are metres in a camera's axes. Robustifier: Geman-McClure, whose weight 
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 from numba import njit
 
@@ -47,7 +49,7 @@ def face_normal(xa, ya, za, xb, yb, zb, xc, yc, zc):
     """Unit normal of the triangle a b c, and twice its area; the area is 0 where there is no normal."""
     ax, ay, az, bx, by, bz = xb - xa, yb - ya, zb - za, xc - xa, yc - ya, zc - za
     nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-    norm = np.sqrt(nx * nx + ny * ny + nz * nz)
+    norm = sqrt(nx * nx + ny * ny + nz * nz)
     if norm == 0:
         return nx, ny, nz, norm
     return nx / norm, ny / norm, nz / norm, norm
@@ -64,7 +66,7 @@ def depth_evidence(nx, ny, nz, qx, qy, qz, gap, windowed, share, sigma, sigma_be
         outside (metres, above 0 where the sensor's point lies outside), direction (3), cost, strength: what a row of
         the residual -outside is multiplied by.
     """
-    apart = np.sqrt(qx * qx + qy * qy + qz * qz)
+    apart = sqrt(qx * qx + qy * qy + qz * qz)
     outside = nx * qx + ny * qy + nz * qz
     if windowed and abs(outside) < SLANTED * apart:
         # beside the surface rather than above it: the way to it, instead of the normal
@@ -74,7 +76,7 @@ def depth_evidence(nx, ny, nz, qx, qy, qz, gap, windowed, share, sigma, sigma_be
     s = sigma_behind if outside > 0 else sigma
     keep = scale2 / (scale2 + far * far)
     cost = HALF * share * outside * outside / (s * s) * keep
-    return outside, nx, ny, nz, cost, np.sqrt(share) * keep / s
+    return outside, nx, ny, nz, cost, sqrt(share) * keep / s
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
@@ -85,14 +87,14 @@ def outline_evidence(du, dv, dx, dy, z, f_mean, weight, sigma, scale2):
     Returns:
         residual (metres), direction (3), cost, strength.
     """
-    distance = np.sqrt(du * du + dv * dv)
+    distance = sqrt(du * du + dv * dv)
     du, dv = du / distance, dv / distance
     # the outline runs between the two pixel centres
     residual = (distance - HALF) * z / f_mean
     keep = scale2 / (scale2 + residual * residual)
     cost = HALF * weight * residual * residual / (sigma * sigma) * keep
     # the pixel of a point moves with it, and outwards as it comes nearer
-    return residual, du, dv, -(du * dx + dv * dy), cost, np.sqrt(weight) * keep / sigma
+    return residual, du, dv, -(du * dx + dv * dy), cost, sqrt(weight) * keep / sigma
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, forceinline=True)
@@ -102,4 +104,4 @@ def floor_evidence(above, share, sigma_floor, sigma_sunk, scale2):
     keep, sigma = ONE, sigma_sunk
     if above > 0:
         keep, sigma = scale2 / (scale2 + above * above), sigma_floor
-    return HALF * share * above * above / (sigma * sigma) * keep, np.sqrt(share) * keep / sigma
+    return HALF * share * above * above / (sigma * sigma) * keep, sqrt(share) * keep / sigma
