@@ -232,6 +232,27 @@ def test_more_frames_tell_more_of_the_shape(begun: Tracker, film: Any, frames: l
     assert wrong(betas) < max(wrong(first[0]) + 0.001, 0.008)
 
 
+def test_how_people_usually_stand_says_little_of_their_shape(begun: Tracker, frames: list[list[Frame]]) -> None:
+    assert begun.shape is not None and begun._pose is not None
+    mesh, pose, tell = begun.shape.mesh(begun.config.stage.level), begun._pose, begun.config.tell
+    views = [s.view for s in copy.deepcopy(begun)._sensors.look_closer(mesh, frames[BEGUN - 1], pose, tell.pixels)]
+    assert views
+    first = begun.shape.online
+
+    def told(widening: float, bent_rad: float) -> NDArray[np.float64]:
+        """The shape after a keyframe, where people usually bend knees and spine by so much more."""
+        online = copy.deepcopy(first)
+        mean = online.prior.mean.copy()
+        mean[[i for i, n in enumerate(mesh.joint_names) if n.endswith("knee") or n.startswith("spine")], 0] += bent_rad
+        online.prior = replace(online.prior, mean=mean)
+        online.stage = replace(tell, pose_prior=widening)
+        online.add(pose.rotations, pose.transl, views)
+        return online.x
+
+    pull, usual = (np.linalg.norm(told(w, 0.3) - told(w, 0.0)) for w in (tell.pose_prior, 1.0))
+    assert 0 < pull < 0.4 * usual
+
+
 def test_less_is_done_where_time_is_short(begun: Tracker, frames: list[list[Frame]]) -> None:
     tracker = copy.deepcopy(begun)
     tracker.config = replace(tracker.config, budget_s=1e-4)
