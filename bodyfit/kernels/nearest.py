@@ -33,7 +33,7 @@ def _nearest_rows(near, rows):
             rows[r, c] = here if below_is_nearer else above
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def nearest_marked(near):
     """near (H, W) int32: on entry the pixel's own flat number where marked and -1 elsewhere; on return the nearest
     marked pixel's flat number everywhere (-1 where nothing is marked). Sides up to 16,384."""
