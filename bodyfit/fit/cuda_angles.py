@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.cuda_tensors import Upload
 from bodyfit.render.extra import Tensor, torch
 
 SMALL_RAD = 1e-4
@@ -38,7 +39,7 @@ def _products_of_quaternion() -> tuple[NDArray[np.float64], NDArray[np.float64]]
 class JointAngles:
     """The angles of V joints: axis-angle, or the swing and twist of those with a twist axis (V,); none: -1."""
 
-    def __init__(self, twist_axis: NDArray[np.int32], device: torch.device) -> None:
+    def __init__(self, twist_axis: NDArray[np.int32], up: Upload) -> None:
         axis = np.zeros((len(twist_axis), 3))
         turning = np.flatnonzero(np.asarray(twist_axis) >= 0)
         axis[turning, np.asarray(twist_axis)[turning]] = 1.0
@@ -47,9 +48,6 @@ class JointAngles:
         untwist = np.zeros((len(axis), 4, 5))
         untwist[:, 1:, 0], untwist[:, 0, 1:4], untwist[:, 1:, 1:4] = axis, -axis, np.swapaxes(K, 1, 2)
         untwist[:, 1:, 4] = axis
-
-        def up(a: NDArray[np.float64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a)).to(device)
 
         self._twists = len(turning) > 0
         self._products, self._offset = (up(a) for a in _products_of_quaternion())

@@ -127,17 +127,29 @@ class CudaBackend:
 
         try:
             for rows_per_pixel in (ROWS_PER_PIXEL, FULL_ROWS):
-                found, equations = once(rows_per_pixel)
+                try:
+                    found, equations = once(rows_per_pixel)
+                except torch.cuda.OutOfMemoryError:
+                    if not len(self.programs):
+                        raise
+                    # what is kept of other shapes may be all that it takes
+                    self._give_back()
+                    found, equations = once(rows_per_pixel)
                 if not bool(equations.overflow.item()):
                     return found
                 self.redone += 1
             raise AssertionError("rows without room though there is room for all")
         except torch.cuda.OutOfMemoryError as error:
-            self.programs.clear()
-            torch.cuda.empty_cache()
+            self._give_back()
             raise DeviceMemoryError(f"{self.name}: {str(error).splitlines()[0]}") from None
         except RuntimeError as error:
             raise self._lost(error) from error
+
+    def _give_back(self) -> None:
+        from bodyfit.render.extra import torch
+
+        self.programs.clear()
+        torch.cuda.empty_cache()
 
     def _lost(self, error: RuntimeError) -> Exception:
         """What a failed call means: a CUDA error leaves the device lost to this process."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.cuda_tensors import Upload
 from bodyfit.render.extra import Tensor, torch
 
 
@@ -25,14 +26,14 @@ def ways(parents: NDArray[np.int32]) -> NDArray[np.float64]:
 class Chain:
     """A skeleton of J joints; beside them stands one that is never turned, at number J: the root's parent."""
 
-    def __init__(self, parents: NDArray[np.int32], device: torch.device) -> None:
+    def __init__(self, parents: NDArray[np.int32], upload: Upload) -> None:
         count = len(parents)
         above = np.append(np.where(parents < 0, count, parents), count).astype(np.int64)
         self._rounds: list[Tensor] = []
         while (above < count).any():
-            self._rounds.append(torch.from_numpy(above.copy()).to(device))
+            self._rounds.append(upload(above))
             above = above[above]
-        self._still = torch.eye(3, dtype=torch.float64, device=device)
+        self._still = upload(np.eye(3))
 
     def turns(self, rotations: Tensor) -> Tensor:
         """(N, J + 1, 3, 3) the joints' rotations in the world, each transposed, of rotations (N, J, 3, 3) against the

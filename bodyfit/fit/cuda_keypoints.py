@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bodyfit.fit.cuda_chain import levers, ways
+from bodyfit.fit.cuda_tensors import Upload
 from bodyfit.fit.keypoints import NEAR_M, JointTargets
 from bodyfit.fit.problem import Problem
 from bodyfit.render.extra import Tensor, torch
@@ -29,7 +29,7 @@ def _in_views(problem: Problem, instants: int) -> list[list[JointTargets]]:
 class BatchKeypoints:
     """The keypoints that N instants of some problems have; the same skeleton in all."""
 
-    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], up: Upload) -> None:
         seen = [_in_views(p, n) for p, n in zip(problems, instants, strict=True)]
         names, parents = problems[0].mesh.joint_names, problems[0].mesh.parents
 
@@ -69,17 +69,13 @@ class BatchKeypoints:
         bones = [m.joint_template - np.where(root, 0.0, m.joint_template[up_to]) for m in meshes]
         growth = [m.jointdirs - np.where(root[..., None], 0.0, m.jointdirs[up_to]) for m in meshes]
 
-        def up(a: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a)).to(device)
-
         way = ways(parents)
         self._above = up(np.where(parents < 0, J, parents).astype(np.int64))
         self._ways = up(np.concatenate([np.broadcast_to(way, (total, J, J)), way[joint]], 1))
         self._hangs = self._ways[:, J:, None, :, None]
-        self._bones, self._growth = up(np.array(bones)), up(np.array(growth).reshape(len(meshes), 3 * J, -1))
-        if len(meshes) > 1:
-            index = up(which)
-            self._bones, self._growth = self._bones[index], self._growth[index]
+        each = which if len(meshes) > 1 else np.zeros(1, np.int64)
+        self._bones = up(np.array(bones)[each])
+        self._growth = up(np.array(growth).reshape(len(meshes), 3 * J, -1)[each])
         self._R, self._t, self._focal, self._middle = up(R), up(t), up(focal), up(middle)
         self._weight, self._robust = up(weight), up(robust)
         self._near, self._one, self._nought = up(np.full(1, NEAR_M)), up(np.ones(1)), up(np.zeros(1))

@@ -20,6 +20,7 @@ from bodyfit.fit.cuda_angles import JointAngles
 from bodyfit.fit.cuda_chain import Chain
 from bodyfit.fit.cuda_keypoints import BatchKeypoints
 from bodyfit.fit.cuda_spheres import BatchSpheres
+from bodyfit.fit.cuda_tensors import Upload
 from bodyfit.fit.follow import Expected
 from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.pose_prior import ALIKE_GAIN, MIRROR, SIGMA_ALIKE, SIGMA_LIMIT, PosePrior, angles_from, arm_pairs
@@ -83,19 +84,20 @@ def _mixtures(learned: tuple[LearnedPrior, ...], joints: int, alike: tuple[tuple
 class BatchPriors:
     """Priors and keypoints of M problems side by side: N instants and G groups in all, in the problems' order.
 
-    groups: each problem's own numbers (N_m,) of its instants' groups.
+    groups: each problem's own numbers (N_m,) of its instants' groups; upload: what copies an array to the device, by
+    which goes all that differs between two batches of one shape.
 
     Raises:
         InputError: the problems' bodies differ in their joints or in how many numbers a shape has.
     """
 
-    def __init__(self, problems: Sequence[Problem], groups: Sequence[NDArray[np.int64]], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Problem], groups: Sequence[NDArray[np.int64]], upload: Upload) -> None:
         _refuse_mixed(problems, groups)
-        self._device = device
+        self._up = upload
         mesh, prior = problems[0].mesh, problems[0].pose_prior
         self._joints = J = len(mesh.parents)
         counts = [len(g) for g in groups]
-        self._chain = Chain(mesh.parents, device)
+        self._chain = Chain(mesh.parents, upload)
         ties = [p.break_ties for p in problems]
         learned = [p.learned_prior if tie else None for p, tie in zip(problems, ties, strict=True)]
         pairs = arm_pairs(mesh.joint_names) if any(ties) else []
@@ -105,7 +107,7 @@ class BatchPriors:
         own = J + len(plain)
         self._own, self._plain = 3 * own, self._up(np.array(plain, np.int64)) if plain else None
         axes = np.concatenate([prior.twist_axis, np.full(len(plain) + (J if expected else 0), -1, np.int32)])
-        self._angles = JointAngles(axes, device)
+        self._angles = JointAngles(axes, upload)
         owner = [*range(J), *plain, *(range(J) if expected else ()), *((J,) if expected else ())]
         place = np.zeros((len(owner), 1, J + 1, 1))
         place[np.arange(len(owner)), 0, owner] = 1.0
@@ -118,9 +120,9 @@ class BatchPriors:
         self._expects = bool(expected)
         self._spheres = BatchSpheres(
             [p.spheres if p.break_ties else None for p, n in zip(problems, counts, strict=True) for _ in range(n)],
-            J, device,
+            J, upload,
         )  # fmt: skip
-        self._keypoints = BatchKeypoints(problems, counts, device)
+        self._keypoints = BatchKeypoints(problems, counts, upload)
         sizes = [int(g.max()) + 1 for g in groups]
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self._group = self._up(np.concatenate([g + k for g, k in zip(groups, first, strict=True)]).astype(np.int64))
@@ -128,9 +130,6 @@ class BatchPriors:
         precisions = np.array([p.shape_prior.precision / p.stage.shape_prior**2 for p in problems])
         self._shape_mean = self._up(np.array([p.shape_prior.mean for p in problems])[each])
         self._shape_precision = self._up(precisions[each])
-
-    def _up(self, array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def _upload_box(
         self,

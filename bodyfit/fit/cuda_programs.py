@@ -59,6 +59,9 @@ class Programs:
         """What was done until now."""
         return ProgramCounts(self.recorded, self.played, self.failed)
 
+    def __len__(self) -> int:
+        return len(self._programs)
+
     def clear(self) -> None:
         """Gives the memory of all back."""
         self._programs.clear()

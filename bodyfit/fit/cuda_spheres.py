@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bodyfit.fit.collide import SIGMA_M, Spheres
 from bodyfit.fit.cuda_chain import levers, ways
+from bodyfit.fit.cuda_tensors import Upload
 from bodyfit.render.extra import Tensor, torch
 
 BUCKET = 24
@@ -76,7 +77,7 @@ def _table(spheres: Spheres) -> _Table:
 class BatchSpheres:
     """The spheres of N bodies side by side; None has none, and costs nothing."""
 
-    def __init__(self, spheres: Sequence[Spheres | None], joints: int, device: torch.device) -> None:
+    def __init__(self, spheres: Sequence[Spheres | None], joints: int, up: Upload) -> None:
         kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None}.values())
         tables = [_table(s) for s in kinds]
         self._buckets = max((len(t.turned) for t in tables), default=0)
@@ -97,15 +98,12 @@ class BatchSpheres:
             turned[i, : len(t.turned)] = t.turned
         self._shared = len(tables) == 1
 
-        def up(a: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a)).to(device)
-
         self._reach = up(reach[which]) if not self._shared or (which < 0).any() else up(reach[:1])
-        self._points, self._pairs, self._turned = up(points), up(pairs.reshape(len(tables), -1)), up(turned)
+        each = np.zeros(1, np.int64) if self._shared else np.maximum(which, 0)
+        self._points, self._turned = up(points[each]), up(turned[each])
+        self._pairs = up(pairs.reshape(len(tables), -1)[each])
         if not self._shared:
-            index = up(np.maximum(which, 0))
-            self._points, self._turned = self._points[index], self._turned[index]
-            self._pairs = self._pairs[index][:, :, None].expand(-1, -1, 3)
+            self._pairs = self._pairs[:, :, None].expand(-1, -1, 3)
         self._tiny = up(np.full(1, 1e-9 / SIGMA_M))
         self._never = up(np.full(1, np.inf))
         per_bucket = len(spheres) * 6 * (3 * joints + 3)

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from bodyfit.kernels.cuda_jit import SIMULATED
 from bodyfit.render.extra import Tensor, torch
 
+Upload = Callable[[NDArray[Any]], Tensor]
+"""Copies an array to a device."""
+
 
 class Tensors(Protocol):
     """Where the tensors of a batch are, and what starts kernels over them."""
