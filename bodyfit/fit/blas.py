@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Unheld:
-    """Holds nothing: where threadpoolctl is missing, OPENBLAS_NUM_THREADS and OMP_NUM_THREADS say how many there are."""
+    """Holds nothing: where threadpoolctl is missing, OPENBLAS_NUM_THREADS and the like are what holds threads."""
 
     def limit(self, *, limits: int, user_api: str) -> AbstractContextManager[None]:
         """Does nothing."""
