@@ -222,6 +222,7 @@ def markdown(results: Record) -> str:
             lines += [f"Left out: {section['left_out']}.", ""]
         else:
             lines += write(section["result"])
+            lines += [f"**Failed**: {told}\n" for told in section["result"].get("failures", ())]
     if results.get("running"):
         lines += [f"*Not finished: {results['running']} was running.*", ""]
     return "\n".join(lines)

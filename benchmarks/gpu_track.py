@@ -152,7 +152,7 @@ def threads(bench: Bench) -> Record:
 
 def processes(bench: Bench) -> Record:
     """The same with the streams shared out among worker processes, each with the device for itself and a gatherer."""
-    rows, cores = [], len(os.sched_getaffinity(0))
+    rows, failures, cores = [], [], len(os.sched_getaffinity(0))
     scale = bench.scale
     with tempfile.TemporaryDirectory() as folder:
         for k, film in enumerate(bench.films):
@@ -165,9 +165,15 @@ def processes(bench: Bench) -> Record:
                     rows.append({"streams": n, "processes": count, "left_out": "no time"})
                 else:
                     left = max(bench.deadline - time.monotonic(), 1.0)
-                    rows.append(_in_processes(bench, Path(folder), count, n, min(left, 600.0)))
-                    rows[-1]["limit"] = limit_of(rows[-1], cores)
-    return {"rows": rows, "cores": cores, "live_fps": LIVE_FPS, "goal_frames_per_s": GOAL_FPS}
+                    try:
+                        row = _in_processes(bench, Path(folder), count, n, min(left, 600.0))
+                        rows.append({**row, "limit": limit_of(row, cores)})
+                    except RuntimeError as error:  # the rows before it stay
+                        failures.append(f"{n} streams in {count} processes: {error}")
+                        rows.append({"streams": n, "processes": count, "left_out": "failed"})
+    return {
+        "rows": rows, "failures": failures, "cores": cores, "live_fps": LIVE_FPS, "goal_frames_per_s": GOAL_FPS,
+    }  # fmt: skip
 
 
 def _in_processes(bench: Bench, folder: Path, count: int, streams: int, seconds: float) -> Record:
