@@ -91,11 +91,13 @@ class Recorder:
 
 @dataclass
 class Stopwatch:
-    """A solver that adds up how long its threads waited for another one, by kind of job."""
+    """A solver that adds up how long its threads waited for another one, by kind of job, and the CPU time that these
+    very threads spent in it."""
 
     solver: Solver
     waited_s: dict[str, float] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -120,12 +122,13 @@ class Stopwatch:
         return self._timed("descend", self.solver.descend, job)
 
     def _timed(self, kind: str, call: Any, job: Any) -> Any:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         try:
             return call(job)
         finally:
-            took = time.perf_counter() - start
+            took, cpu = time.perf_counter() - start, time.thread_time() - cpu
             with self._lock:
+                self.cpu_s += cpu
                 self.waited_s[kind] = self.waited_s.get(kind, 0.0) + took
                 self.jobs[kind] = self.jobs.get(kind, 0) + 1
 

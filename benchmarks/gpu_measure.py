@@ -271,13 +271,14 @@ def cold(bench: Bench) -> Record:
                 stages[name] = stages.get(name, 0.0) + 1e3 * (now - last)
                 last = now
 
-            start, cpu = time.perf_counter(), time.process_time()
+            start, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
             found = fit_film(bench, bench.films[0], [0], watch, say)
-            wall = time.perf_counter() - start
+            wall, own = time.perf_counter() - start, time.thread_time() - own
             waited = sum(watch.waited_s.values())
             rows.append(
                 {
                     "wall_ms": 1e3 * wall, "device_ms": 1e3 * waited, "cpu_part_ms": 1e3 * (wall - waited),
+                    "logic_cpu_ms": 1e3 * (own - watch.cpu_s),
                     "process_cpu_ms": 1e3 * (time.process_time() - cpu), "jobs": dict(watch.jobs), "stages_ms": stages,
                 }
             )  # fmt: skip
@@ -286,7 +287,8 @@ def cold(bench: Bench) -> Record:
                 apart = 1e3 * float(np.linalg.norm(difference_m, axis=1).max())
     first, rest = rows[0], rows[1:] or rows
     middle = {
-        k: statistics.median(r[k] for r in rest) for k in ("wall_ms", "device_ms", "cpu_part_ms", "process_cpu_ms")
+        k: statistics.median(r[k] for r in rest)
+        for k in ("wall_ms", "device_ms", "cpu_part_ms", "logic_cpu_ms", "process_cpu_ms")
     }
     names = dict.fromkeys(name for r in rest for name in r["stages_ms"])
     return {
