@@ -88,6 +88,14 @@ class CompiledTensors:
         """A copy."""
         return torch.from_numpy(np.array(array, order="C"))
 
+    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> torch.Tensor:
+        """Filled with what is no sensible value, so that nothing may count on what was there."""
+        return torch.full(shape, float("nan") if kind.is_floating_point else -7, dtype=kind)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The work itself, over the tensors that it was built with."""
+        return work
+
     def launch(self, kernel: Kernel, items: int, *arguments: Any) -> None:
         """Runs it in this thread."""
         del items

@@ -23,13 +23,14 @@ class CudaBackend:
     Args:
         device: cuda or cuda:N.
         tensors: where a batch lies; made for the device where None.
+        record: whether steps are recorded as CUDA graphs where shapes come again.
 
     Raises:
         MissingExtraError: torch or numba-cuda is not installed.
         DeviceError: there is no such device.
     """
 
-    def __init__(self, device: str = "cuda", *, tensors: Any = None) -> None:
+    def __init__(self, device: str = "cuda", *, tensors: Any = None, record: bool = True) -> None:
         if tensors is None:
             why = self.available(device)
             if why is not None:
@@ -38,7 +39,11 @@ class CudaBackend:
             from bodyfit.render.extra import torch
 
             tensors = tensors_on(torch.device(device))
+        from bodyfit.fit.cuda_programs import Programs
+
         self.name, self._tensors = device, tensors
+        self.programs = Programs(tensors, record=record)
+        """batches of shapes that came before"""
         self.redone = 0
         """batches that were done again since their rows had no room"""
 
@@ -86,49 +91,65 @@ class CudaBackend:
         """As the protocol says."""
         from bodyfit.fit.cuda_solver import BatchSolve
 
-        def run(equations: Any) -> list[Solution]:
-            return BatchSolve(equations, jobs).solutions(jobs)
-
-        return self._with_room(jobs, run)
+        return self._looped(BatchSolve, jobs, BatchSolve.solutions)
 
     def descend(self, jobs: Sequence[DescendJob]) -> list[Descent]:
         """As the protocol says."""
         from bodyfit.fit.cuda_solver import BatchDescent
 
-        def run(equations: Any) -> list[Descent]:
-            return BatchDescent(equations, jobs).descents(jobs)
-
-        return self._with_room(jobs, run)
+        return self._looped(BatchDescent, jobs, BatchDescent.descents)
 
     def linearize(self, jobs: Sequence[LinearizeJob]) -> list[Linearization]:
         """As the protocol says."""
+        from bodyfit.fit.cuda_equations import Equations
+
         want_rows = any(j.want_rows for j in jobs)
+        problems, states = [j.problem for j in jobs], [j.state for j in jobs]
 
-        def run(equations: Any) -> list[Linearization]:
-            found = equations.at(equations.upload([j.state for j in jobs]), want_rows=want_rows)
-            return [_of_active(eq, job) for eq, job in zip(equations.split(found), jobs, strict=True)]
+        def once(rows_per_pixel: float) -> tuple[list[Linearization], Any]:
+            equations = Equations(problems, states, self._tensors, rows_per_pixel=rows_per_pixel)
+            found = equations.split(equations.at(equations.upload(states), want_rows=want_rows))
+            return [_of_active(eq, job) for eq, job in zip(found, jobs, strict=True)], equations
 
-        return self._with_room(jobs, run)
+        return self._with_room(once)
 
-    def _with_room(self, jobs: Sequence[Any], run: Callable[[Any], T]) -> T:
-        """Runs over the equations of the jobs' problems; again with room for all rows, if they had too little."""
-        from bodyfit.fit.cuda_equations import ROWS_PER_PIXEL, Equations
+    def _looped(self, kind: Any, jobs: Sequence[Any], finish: Callable[..., list[T]]) -> list[T]:
+        def once(rows_per_pixel: float) -> tuple[list[T], Any]:
+            loop, begin, step = self.programs.build(kind, jobs, rows_per_pixel)
+            return finish(loop, jobs, begin, step), loop.equations
+
+        return self._with_room(once)
+
+    def _with_room(self, once: Callable[[float], tuple[list[T], Any]]) -> list[T]:
+        """Does it; again with room for all rows, if they had too little."""
+        from bodyfit.fit.cuda_equations import ROWS_PER_PIXEL
         from bodyfit.render.extra import torch
 
-        problems, states = [j.problem for j in jobs], [j.state for j in jobs]
         try:
             for rows_per_pixel in (ROWS_PER_PIXEL, FULL_ROWS):
-                equations = Equations(problems, states, self._tensors, rows_per_pixel=rows_per_pixel)
-                found = run(equations)
+                try:
+                    found, equations = once(rows_per_pixel)
+                except torch.cuda.OutOfMemoryError:
+                    if not len(self.programs):
+                        raise
+                    # what is kept of other shapes may be all that it takes
+                    self._give_back()
+                    found, equations = once(rows_per_pixel)
                 if not bool(equations.overflow.item()):
                     return found
                 self.redone += 1
             raise AssertionError("rows without room though there is room for all")
         except torch.cuda.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
+            self._give_back()
             raise DeviceMemoryError(f"{self.name}: {str(error).splitlines()[0]}") from None
         except RuntimeError as error:
             raise self._lost(error) from error
+
+    def _give_back(self) -> None:
+        from bodyfit.render.extra import torch
+
+        self.programs.clear()
+        torch.cuda.empty_cache()
 
     def _lost(self, error: RuntimeError) -> Exception:
         """What a failed call means: a CUDA error leaves the device lost to this process."""

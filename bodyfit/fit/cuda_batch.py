@@ -18,7 +18,7 @@ from bodyfit.fit.view import View
 from bodyfit.kernels.scalar_evidence import PERSON, UNKNOWN
 from bodyfit.render.extra import Tensor
 
-GRAIN = 16
+GRAIN = 32
 """views' sides are padded to multiples of so many pixels, so that shapes repeat"""
 
 
@@ -132,6 +132,13 @@ def pack(problems: Sequence[Problem], states: Sequence[State], tensors: Tensors)
     return Batch(_upload_meshes(meshes, tensors), on_device, places, instants[-1], groups[-1], items[-1], most)
 
 
+def padded_size(views: Sequence[View]) -> tuple[int, int]:
+    """Rows and columns that hold every view."""
+    high = max((v.depth.shape[0] for v in views), default=1)
+    wide = max((v.depth.shape[1] for v in views), default=1)
+    return -(-high // GRAIN) * GRAIN, -(-wide // GRAIN) * GRAIN
+
+
 def topology_of(mesh: Mesh) -> tuple[int, ...]:
     """Equal for meshes that can be in one batch."""
     few = slice(None, None, max(1, len(mesh.faces) // 64))
@@ -169,7 +176,7 @@ def _upload_views(
 ) -> DeviceViews:
     count = len(views)
     sizes = np.array([v.depth.shape for v in views], np.int32).reshape(-1, 2)
-    high, wide = (-(-int(sizes[:, k].max(initial=1)) // GRAIN) * GRAIN for k in range(2))
+    high, wide = padded_size(views)
     depth = np.zeros((count, high, wide), np.float32)
     label = np.full((count, high, wide), UNKNOWN, np.uint8)
     near = np.full((count, high, wide), -1, np.int32)

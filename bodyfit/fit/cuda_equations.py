@@ -26,6 +26,15 @@ from bodyfit.render.extra import Tensor, torch
 ROWS_PER_PIXEL = 2.5
 """room for rows, for each of a person's pixels: most have one, those in a window two, and a body spills some"""
 SPARE_ROWS = 192
+GRAIN_OF_CHUNKS = 2
+"""chunks come in multiples of this, so that shapes repeat"""
+
+
+def chunks_for(persons: int, pixels: int, soles: int, rows_per_pixel: float) -> int:
+    """How many chunks of rows an item has, where its view has so many pixels, and the person's are `persons`."""
+    wanted = int(min(2 * pixels, rows_per_pixel * persons + SPARE_ROWS))
+    chunks = -(-(wanted + soles) // pixel.CHUNK)
+    return -(-chunks // GRAIN_OF_CHUNKS) * GRAIN_OF_CHUNKS
 
 
 @dataclass
@@ -42,9 +51,11 @@ class BatchState:
         self.transl.copy_(torch.where(instants[:, None], other.transl, self.transl))
         self.shape.copy_(torch.where(groups[:, None], other.shape, self.shape))
 
-    def clone(self) -> BatchState:
-        """A copy."""
-        return BatchState(self.rotations.clone(), self.transl.clone(), self.shape.clone())
+    def copy_(self, other: BatchState) -> None:
+        """Takes over all of another state."""
+        self.rotations.copy_(other.rotations)
+        self.transl.copy_(other.transl)
+        self.shape.copy_(other.shape)
 
 
 @dataclass
@@ -72,9 +83,10 @@ class Normal:
         self.instant_cost.copy_(torch.where(instants, other.instant_cost, self.instant_cost))
         self.stats.copy_(torch.where(items[:, None], other.stats, self.stats))
 
-    def clone(self) -> Normal:
-        """A copy."""
-        return Normal(*(getattr(self, f).clone() for f in self.__dataclass_fields__))
+    def copy_(self, other: Normal) -> None:
+        """Takes over all of another's."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name).copy_(getattr(other, name))
 
 
 class Equations:
@@ -85,13 +97,13 @@ class Equations:
     ) -> None:
         self.tensors = tensors
         self.batch: Batch = pack(problems, states, tensors)
-        self.priors = BatchPriors(problems, [s.group for s in states], tensors.device)
-        self.overflow = torch.zeros(1, dtype=torch.bool, device=tensors.device)
+        self.priors = BatchPriors(problems, [s.group for s in states], tensors.upload)
+        self.overflow = tensors.upload(np.zeros(1, bool))
+        """whether rows had no room"""
         batch = self.batch
         items, pixels = batch.num_items, batch.views.depth[0].numel() if batch.num_items else 0
         soles = batch.meshes.soles.shape[1]
-        wanted = int(min(2 * pixels, rows_per_pixel * batch.most_person + SPARE_ROWS))
-        self.chunks = -(-(wanted + soles) // pixel.CHUNK)
+        self.chunks = chunks_for(batch.most_person, pixels, soles, rows_per_pixel)
         self.room = self.chunks * pixel.CHUNK - soles
         self.num_pose = 3 * batch.num_joints + 3
         self.num_params = self.num_pose + batch.num_shape
@@ -103,13 +115,9 @@ class Equations:
         return self._rows.numel() * 4
 
     def _make_room(self, items: int, pixels: int) -> None:
-        b, device = self.batch, self.tensors.device
+        b, empty = self.batch, self.tensors.room
         V, J, S = b.meshes.template.shape[1], b.num_joints, b.num_shape
         image = (items, *b.views.depth.shape[1:])
-
-        def empty(*shape: int, kind: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(shape, dtype=kind, device=device)
-
         self._rest, self._points, self._screen = empty(b.num_groups, V, 3), empty(items, V, 3), empty(items, V, 3)
         self._G, self._posed, self._motion = empty(items, J, 3, 3), empty(items, J, 3), empty(items, J, 12)
         self._by_shape = empty(items, J, 3, S)
@@ -243,6 +251,13 @@ class Equations:
         instant_cost = prior.instant_cost.index_add(0, at.instant_of_item, costs)
         cost = prior.shape_cost.index_add(0, at.group_of_instant, instant_cost)
         return Normal(A, B, C, pose_gradient, shape_gradient, cost, instant_cost, stats)
+
+    def empty_normal(self) -> Normal:
+        """Place for normal equations, with anything in it."""
+        b, Q, S = self.batch, self.num_pose, self.batch.num_shape
+        N, G = b.num_instants, b.num_groups
+        shapes = ((N, Q, Q), (N, Q, S), (G, S, S), (N, Q), (G, S), (G,), (N,), (b.num_items, E.NUM_STATS))
+        return Normal(*(self.tensors.room(*shape, kind=torch.float64) for shape in shapes))
 
     def upload(self, states: Sequence[State]) -> BatchState:
         """The problems' states on the device."""

@@ -7,7 +7,7 @@ it becomes known, so that the steps that are left over are not begun.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from bodyfit.render.extra import Tensor, torch
 from bodyfit.rotation import nearest_rotation
 
 F64 = torch.float64
+_NUMPY = {torch.float64: np.float64, torch.int64: np.int64, torch.bool: np.bool_}
+Work = Callable[[], None]
 LEAST_DAMPING = 1e-7
 ALMOST_SAME = 1.02
 SMALL_DESCENT = 2e-3
@@ -81,17 +83,19 @@ class Descending:
         self.shape_damping = up(np.repeat([s[0] for s in stages], groups))
         self.max_turn = up(np.repeat([s[1] for s in stages], instants))
         self.now = equations.upload(states)
-        self.normal = equations.at(self.now)
+        self.normal = equations.empty_normal()
 
     def full(self, count: int, value: float | bool, kind: torch.dtype = F64) -> Tensor:
         """(count,) of one value."""
-        return torch.full((count,), value, dtype=kind, device=self.tensors.device)
+        return self.tensors.upload(np.full(count, value, _NUMPY[kind]))
 
-    def run(self, most: int, active: Tensor) -> None:
-        """At most so many steps; ends earlier where it is known in time that nothing is active."""
+    def run(self, most: int, active: Tensor, begin: Work, step: Work) -> None:
+        """At most so many steps; ends earlier where it is known in time that nothing is active. begin and step are the
+        methods of that name, or what was recorded of them."""
+        begin()
         known = None
         for _ in range(most):
-            self.step()
+            step()
             if known is None:
                 known = self.tensors.read_later(active.any()[None])
             ends = known()
@@ -99,6 +103,10 @@ class Descending:
                 if not ends[0]:
                     return
                 known = None
+
+    def begin(self) -> None:
+        """Looks at the first state."""
+        self.normal.copy_(self.equations.at(self.now))
 
     def step(self) -> None:
         """One step of all."""
@@ -128,12 +136,19 @@ class BatchSolve(Descending):
         self.most = max(limits)
         self.limit = self.tensors.upload(np.repeat(limits, [len(s.shape) for s in states]).astype(np.int64))
         self.growth = self.full(N, 4.0)
-        self.active = self.limit > 0
-        self.ended = self.full(G, False, torch.bool)
+        self.active = self.tensors.upload(np.repeat(np.array(limits) > 0, [len(s.shape) for s in states]))
         self.steps, self.idle, self.tries = (self.full(G, 0, torch.int64) for _ in range(3))
         self.reason = self.full(G, 0, torch.int64)
-        self.best, self.best_normal, self.best_cost = self.now.clone(), self.normal.clone(), self.normal.cost.clone()
-        self.recent = self.normal.cost[None].repeat(MEMORY, 1)
+        self.best, self.best_normal = equations.upload(states), equations.empty_normal()
+        self.best_cost = self.tensors.room(G, kind=F64)
+        self.recent = self.tensors.room(MEMORY, G, kind=F64)
+
+    def begin(self) -> None:
+        """Looks at the first state, which is the best so far."""
+        super().begin()
+        self.best_normal.copy_(self.normal)
+        self.best_cost.copy_(self.normal.cost)
+        self.recent.copy_(self.normal.cost[None].expand_as(self.recent))
 
     def step(self) -> None:
         """One step of every group that has not ended."""
@@ -178,9 +193,9 @@ class BatchSolve(Descending):
         self.tries += active
         self.active.copy_(active & ~ends & (self.tries < self.limit))
 
-    def solutions(self, jobs: Sequence[SolveJob]) -> list[Solution]:
-        """Runs to the end; waits for the device."""
-        self.run(self.most, self.active)
+    def solutions(self, jobs: Sequence[SolveJob], begin: Work, step: Work) -> list[Solution]:
+        """Runs to the end (see `run`); waits for the device."""
+        self.run(self.most, self.active, begin, step)
         equations = self.equations.split(self.best_normal)
         states = self.states(self.best, [j.state for j in jobs], exact=True)
         cost, steps, reason = (t.cpu().numpy() for t in (self.best_cost, self.steps, self.reason))
@@ -235,9 +250,9 @@ class BatchDescent(Descending):
         self.reason.copy_(torch.where(out, 0, self.reason))
         self.active.copy_(going & ~small & ~near)
 
-    def descents(self, jobs: Sequence[DescendJob]) -> list[Descent]:
-        """Runs to the end; waits for the device."""
-        self.run(self.most, self.active)
+    def descents(self, jobs: Sequence[DescendJob], begin: Work, step: Work) -> list[Descent]:
+        """Runs to the end (see `run`); waits for the device."""
+        self.run(self.most, self.active, begin, step)
         equations = self.equations.split(self.normal)
         states = self.states(self.now, [j.state for j in jobs], exact=False)
         used, reason = self.used.cpu().numpy(), self.reason.cpu().numpy()

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from bodyfit.kernels.cuda_jit import SIMULATED
 from bodyfit.render.extra import Tensor, torch
 
+Upload = Callable[[NDArray[Any]], Tensor]
+"""Copies an array to a device."""
+
 
 class Tensors(Protocol):
     """Where the tensors of a batch are, and what starts kernels over them."""
@@ -21,8 +24,16 @@ class Tensors(Protocol):
         """A copy of numpy's array there; the host does not wait for it."""
         ...
 
+    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of that shape with anything in it."""
+        ...
+
     def launch(self, kernel: Any, items: int, *arguments: Any) -> None:
         """Starts a kernel over so many items."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What does the same work again on the same tensors, with one launch; the work itself is not done."""
         ...
 
     def read_later(self, tensor: Tensor) -> Callable[[], NDArray[Any] | None]:
@@ -39,6 +50,10 @@ class HostTensors:
         """A copy."""
         return torch.from_numpy(np.array(array, order="C"))
 
+    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of that shape, filled with what is no sensible value."""
+        return torch.full(shape, float("nan") if kind.is_floating_point else -7, dtype=kind)
+
     def launch(self, kernel: Any, items: int, *arguments: Any) -> None:
         """Runs the kernel with a few threads."""
         kernel.launch(2, 0, *(a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments))
@@ -47,6 +62,10 @@ class HostTensors:
         """At once."""
         copy = tensor.numpy().copy()
         return lambda: copy
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The work itself: there is nothing to launch."""
+        return work
 
 
 class DeviceTensors:
@@ -63,6 +82,10 @@ class DeviceTensors:
         plain = torch.from_numpy(np.array(array, order="C"))
         return plain.pin_memory().to(self.device, non_blocking=True)
 
+    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of that shape with anything in it."""
+        return torch.empty(shape, dtype=kind, device=self.device)
+
     def launch(self, kernel: Any, items: int, *arguments: Any) -> None:
         """Starts the kernel."""
         self._arrays.launch(kernel, items, *arguments)
@@ -74,6 +97,65 @@ class DeviceTensors:
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(self.device))
         return lambda: copy.numpy() if done.query() else None
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph of what the work starts.
+
+        Raises:
+            RuntimeError: something in it cannot be captured.
+        """
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+            work()
+        return graph.replay
+
+
+class TapeError(Exception):
+    """What is uploaded now has not the shapes of what was recorded."""
+
+
+class Tape:
+    """Tensors that are made once and filled again: what is built over a rewound tape, in the same order and with the
+    same shapes, finds itself in the same places of the device's memory, as a recorded launch needs."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.device, self.launch, self.read_later = tensors.device, tensors.launch, tensors.read_later
+        self.record = tensors.record
+        self._tensors, self._made, self._next, self._recorded = tensors, [], 0, False
+
+    def rewind(self) -> None:
+        """From now on tensors are given out again from the first on."""
+        self._next, self._recorded = 0, True
+
+    def _again(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+        if self._next >= len(self._made):
+            raise TapeError
+        made = self._made[self._next]
+        if tuple(made.shape) != tuple(shape) or made.dtype != kind:
+            raise TapeError
+        self._next += 1
+        return made
+
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """A copy; over a rewound tape in the place of the one that was made in its turn.
+
+        Raises:
+            TapeError: that has another shape or kind.
+        """
+        if not self._recorded:
+            self._made.append(self._tensors.upload(array))
+            return self._made[-1]
+        plain = torch.from_numpy(np.array(array, order="C"))
+        made = self._again(tuple(plain.shape), plain.dtype)
+        made.copy_(plain.pin_memory() if made.is_cuda else plain, non_blocking=True)
+        return made
+
+    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:
+        """As `upload`, with anything in it."""
+        if not self._recorded:
+            self._made.append(self._tensors.room(*shape, kind=kind))
+            return self._made[-1]
+        return self._again(shape, kind)
 
 
 def tensors_on(device: torch.device) -> Tensors:
