@@ -5,6 +5,9 @@ Everything is float64 and of fixed shape, and nothing is asked of the device: so
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +15,13 @@ from bodyfit.render.extra import Tensor, torch
 
 SMALL_RAD = 1e-4
 """below this angle the Jacobian's last factor is its limit, as in `bodyfit.kernels.rotations`"""
+
+
+def uploaded(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A copy of numpy's array on a device, by way of pinned memory where the device is not the host: so the host waits
+    neither for the copy nor for what was asked of the device before."""
+    copy = torch.from_numpy(np.array(array, order="C"))
+    return copy.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else copy
 
 
 def skew(v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,6 +45,12 @@ def _products_of_quaternion() -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return M.reshape(9, 16), c.reshape(16)
 
 
+@lru_cache(maxsize=16)
+def angles_on(twist_axis: tuple[int, ...], device: torch.device) -> JointAngles:
+    """The angles of such joints on a device, uploaded once."""
+    return JointAngles(np.array(twist_axis, np.int32), device)
+
+
 class JointAngles:
     """The angles of V joints: axis-angle, or the swing and twist of those with a twist axis (V,); none: -1."""
 
@@ -49,7 +65,7 @@ class JointAngles:
         untwist[:, 1:, 4] = axis
 
         def up(a: NDArray[np.float64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a)).to(device)
+            return uploaded(a, device)
 
         self._twists = len(turning) > 0
         self._products, self._offset = (up(a) for a in _products_of_quaternion())

@@ -7,9 +7,12 @@ matrix of the skeleton, for keypoints and for spheres that touch alike.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.fit.cuda_angles import uploaded
 from bodyfit.render.extra import Tensor, torch
 
 
@@ -22,6 +25,12 @@ def ways(parents: NDArray[np.int32]) -> NDArray[np.float64]:
     return way
 
 
+@lru_cache(maxsize=16)
+def chain_on(parents: tuple[int, ...], device: torch.device) -> Chain:
+    """A skeleton on a device, uploaded once."""
+    return Chain(np.array(parents, np.int32), device)
+
+
 class Chain:
     """A skeleton of J joints; beside them stands one that is never turned, at number J: the root's parent."""
 
@@ -30,9 +39,9 @@ class Chain:
         above = np.append(np.where(parents < 0, count, parents), count).astype(np.int64)
         self._rounds: list[Tensor] = []
         while (above < count).any():
-            self._rounds.append(torch.from_numpy(above.copy()).to(device))
+            self._rounds.append(uploaded(above, device))
             above = above[above]
-        self._still = torch.eye(3, dtype=torch.float64, device=device)
+        self._still = uploaded(np.eye(3), device)
 
     def turns(self, rotations: Tensor) -> Tensor:
         """(N, J + 1, 3, 3) the joints' rotations in the world, each transposed, of rotations (N, J, 3, 3) against the

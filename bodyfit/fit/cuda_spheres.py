@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.collide import SIGMA_M, Spheres
+from bodyfit.fit.cuda_angles import uploaded
 from bodyfit.fit.cuda_chain import levers, ways
 from bodyfit.render.extra import Tensor, torch
 
 BUCKET = 24
 """pairs of a bucket; more pairs on the same two joints fill several"""
+STEP = 8
+"""so the spheres of other bodies have as many points and buckets, nearly always"""
 MOST_NUMBERS = 2**25
 """of a Jacobian at a time: 256 MB"""
 
@@ -27,90 +30,98 @@ MOST_NUMBERS = 2**25
 @dataclass(frozen=True, eq=False)
 class _Table:
     """Spheres sorted for the device, lengths in sigmas: the points' places (K + J + 1, 3J + 3) as a linear map from the
-    joints' turns, pairs (2, B · 24) of points, how near each pair may come (B · 24,), and the joints (B, J + 1) that
-    each bucket turns."""
+    joints' turns, pairs (2, B, 24) of points, how near each pair may come (B, 24), and the joints (B, J + 1) that each
+    bucket turns. The joints' places are the last J + 1 points; K and B are multiples of 8."""
 
-    points: NDArray[np.float64]
-    pairs: NDArray[np.int64]
-    reach: NDArray[np.float64]
-    turned: NDArray[np.float64]
+    points: Tensor
+    pairs: Tensor
+    reach: Tensor
+    turned: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Points and buckets."""
+        return len(self.points), len(self.turned)
+
+    def padded(self, points: int, buckets: int) -> _Table:
+        """The same with so many points, the new ones first, and buckets, of pairs that are never near."""
+        more, empty = points - self.size[0], buckets - self.size[1]
+        pad = torch.nn.functional.pad
+        return _Table(
+            pad(self.points, (0, 0, more, 0)), pad(self.pairs + more, (0, 0, 0, empty)),
+            pad(self.reach, (0, 0, 0, empty), value=-1.0), pad(self.turned, (0, 0, 0, empty)),
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
-def _table(spheres: Spheres) -> _Table:
+def _table(spheres: Spheres, device: torch.device) -> _Table:
     owner, joints, parents = spheres.owner, spheres.joints, spheres.parents
-    count = len(joints)
+    count, own = len(joints), -(-len(spheres.owner) // STEP) * STEP
+    first = own - len(owner)
     way = ways(parents)
     bones = np.zeros((count, count + 1, 3))
     for j, p in enumerate(parents):
         if p >= 0:
             bones[j] = bones[p]
             bones[j, p] += joints[j] - joints[p]
-    points = np.zeros((len(owner) + count + 1, count + 1, 3))
-    points[: len(owner)] = bones[owner]
-    points[np.arange(len(owner)), owner] += spheres.offset
-    points[len(owner) : -1] = bones
+    points = np.zeros((own + count + 1, count + 1, 3))
+    points[first:own] = bones[owner]
+    points[np.arange(first, own), owner] += spheres.offset
+    points[own:-1] = bones
     pairs = spheres.pairs.copy()
     back = owner[pairs[:, 0]] > owner[pairs[:, 1]]
     pairs[back] = pairs[back][:, ::-1]
     ends = owner[pairs]
-    chosen, reach, turned = [], [], []
     each = spheres.radius[pairs].sum(1) - spheres.slack
-    for a, b in np.unique(ends, axis=0):
-        mine = np.flatnonzero((ends == (a, b)).all(1))
-        for k in range(0, len(mine), BUCKET):
-            few = mine[k : k + BUCKET]
-            spare = BUCKET - len(few)
-            chosen.append(np.concatenate([pairs[few], np.zeros((spare, 2), np.int64)]))
-            reach.append(np.concatenate([each[few], np.full(spare, -1.0)]))
-            # the depth falls as sphere a moves along the line, and as b moves against it
-            turned.append(np.append(way[b] - way[a], 0.0))
+    few: list[NDArray[np.intp]] = []
+    for both in np.unique(ends, axis=0):
+        mine = np.flatnonzero((ends == both).all(1))
+        few += [mine[k : k + BUCKET] for k in range(0, len(mine), BUCKET)]
+    buckets = -(-len(few) // STEP) * STEP
+    chosen = np.zeros((2, buckets, BUCKET), np.int64)
+    reach = np.full((buckets, BUCKET), -1.0)
+    turned = np.zeros((buckets, count + 1))
+    for i, k in enumerate(few):
+        chosen[:, i, : len(k)], reach[i, : len(k)] = pairs[k].T + first, each[k]
+        a, b = ends[k[0]]
+        # the depth falls as sphere a moves along the line, and as b moves against it
+        turned[i, :-1] = way[b] - way[a]
     return _Table(
-        points.reshape(len(points), -1) / SIGMA_M,
-        np.array(chosen, np.int64).reshape(-1, 2).T,
-        np.array(reach).reshape(-1) / SIGMA_M,
-        np.array(turned).reshape(-1, count + 1),
-    )
+        uploaded(points.reshape(len(points), -1) / SIGMA_M, device), uploaded(chosen, device),
+        uploaded(reach / SIGMA_M, device), uploaded(turned, device),
+    )  # fmt: skip
 
 
 class BatchSpheres:
     """The spheres of N bodies side by side; None has none, and costs nothing."""
 
     def __init__(self, spheres: Sequence[Spheres | None], joints: int, device: torch.device) -> None:
-        kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None}.values())
-        tables = [_table(s) for s in kinds]
-        self._buckets = max((len(t.turned) for t in tables), default=0)
-        if not self._buckets:
+        kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None and len(s.pairs)}.values())
+        self.tensors: list[Tensor] = []
+        self._buckets, self._shared = 0, len(kinds) == 1
+        if not kinds:
             return
+        tables = [_table(s, device) for s in kinds]
+        most, self._buckets = (max(t.size[k] for t in tables) for k in range(2))
+        self._spheres = most - joints - 1
+        tables = [t if t.size == (most, self._buckets) else t.padded(most, self._buckets) for t in tables]
         number = {id(s): i for i, s in enumerate(kinds)}
         which = np.array([number.get(id(s), -1) for s in spheres], np.int64)
-        rows = [np.arange(len(t.points)) for t in tables]
-        self._spheres = max(map(len, rows)) - joints - 1
-        points = np.zeros((len(tables), self._spheres + joints + 1, 3 * joints + 3))
-        pairs = np.zeros((len(tables), 2, self._buckets * BUCKET), np.int64)
-        reach = np.full((len(tables) + 1, self._buckets * BUCKET), -1.0)
-        turned = np.zeros((len(tables), self._buckets, joints + 1))
-        for i, t in enumerate(tables):
-            own = len(t.points) - joints - 1
-            points[i, :own], points[i, self._spheres :] = t.points[:own], t.points[own:]
-            pairs[i, :, : t.pairs.shape[1]], reach[i, : len(t.reach)] = t.pairs, t.reach
-            turned[i, : len(t.turned)] = t.turned
-        self._shared = len(tables) == 1
-
-        def up(a: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a)).to(device)
-
-        self._reach = up(reach[which]) if not self._shared or (which < 0).any() else up(reach[:1])
-        self._points, self._pairs, self._turned = up(points), up(pairs.reshape(len(tables), -1)), up(turned)
-        if not self._shared:
-            index = up(np.maximum(which, 0))
-            self._points, self._turned = self._points[index], self._turned[index]
-            self._pairs = self._pairs[index][:, :, None].expand(-1, -1, 3)
-        self._tiny = up(np.full(1, 1e-9 / SIGMA_M))
-        self._never = up(np.full(1, np.inf))
-        per_bucket = len(spheres) * 6 * (3 * joints + 3)
-        step = max(1, MOST_NUMBERS // max(per_bucket, 1))
+        self._points, self._pairs = torch.stack([t.points for t in tables]), torch.stack([t.pairs for t in tables])
+        self._reach, self._turned = torch.stack([t.reach for t in tables]), torch.stack([t.turned for t in tables])
+        self._pairs, self._reach = self._pairs.flatten(1), self._reach.flatten(1)
+        if not self._shared or (which < 0).any():
+            index = uploaded(np.maximum(which, 0), device)
+            without = uploaded(which < 0, device)
+            self._reach = self._reach.index_select(0, index).masked_fill(without[:, None], -1.0)
+            if not self._shared:
+                self._points, self._turned = self._points.index_select(0, index), self._turned.index_select(0, index)
+                self._pairs = self._pairs.index_select(0, index)
+        self._tiny = uploaded(np.full(1, 1e-9 / SIGMA_M), device)
+        self._never = uploaded(np.full(1, np.inf), device)
+        step = max(1, MOST_NUMBERS // (len(spheres) * 6 * (3 * joints + 3)))
         self._pieces = [(k, min(k + step, self._buckets)) for k in range(0, self._buckets, step)]
+        self.tensors = [self._points, self._pairs, self._reach, self._turned]
 
     def __bool__(self) -> bool:
         return self._buckets > 0
@@ -124,7 +135,7 @@ class BatchSpheres:
         if self._shared:
             ends = points.index_select(1, self._pairs[0])
         else:
-            ends = points.gather(1, self._pairs)
+            ends = points.gather(1, self._pairs[:, :, None].expand(-1, -1, 3))
         count = self._buckets * BUCKET
         first = ends[:, :count]
         apart = first - ends[:, count:]
