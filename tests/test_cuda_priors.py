@@ -26,6 +26,7 @@ from bodyfit.fit.cuda_angles import JointAngles  # noqa: E402
 from bodyfit.fit.cuda_chain import Chain  # noqa: E402
 from bodyfit.fit.cuda_priors import BatchPriors, PriorTerms  # noqa: E402
 from bodyfit.fit.cuda_spheres import BatchSpheres  # noqa: E402
+from bodyfit.fit.cuda_tensors import DeviceTensors, HostTensors, Tape, TapeError, Tensors  # noqa: E402
 from bodyfit.fit.follow import Expected, Pose  # noqa: E402
 from bodyfit.fit.hypotheses import ARMS, STANCES, stance_pose, with_arm  # noqa: E402
 from bodyfit.fit.keypoints import JointTargets  # noqa: E402
@@ -36,7 +37,7 @@ from bodyfit.fit.problem import Problem, ShapeGaussian, State  # noqa: E402
 from bodyfit.fit.view import View  # noqa: E402
 from bodyfit.rotation import matrix_from_axis_angle  # noqa: E402
 
-CPU = torch.device("cpu")
+HOST = HostTensors()
 CONFIG = FitConfig()
 S = 3
 
@@ -148,15 +149,14 @@ def mixed(model: BodyModel) -> tuple[list[Problem], list[State]]:
 # --- both ways --------------------------------------------------------------------------------------------------------
 
 
-def on_device(states: Sequence[State], device: Any = CPU) -> tuple[Any, Any, Any]:
+def on_device(states: Sequence[State], tensors: Tensors = HOST) -> tuple[Any, Any, Any]:
     return tuple(
-        torch.from_numpy(np.concatenate([getattr(s, name) for s in states])).to(device)
-        for name in ("rotations", "transl", "shape")
+        tensors.upload(np.concatenate([getattr(s, name) for s in states])) for name in ("rotations", "transl", "shape")
     )
 
 
-def together(problems: Sequence[Problem], states: Sequence[State], device: Any = CPU) -> PriorTerms:
-    return BatchPriors(problems, [s.group for s in states], device).terms(*on_device(states, device))
+def together(problems: Sequence[Problem], states: Sequence[State], tensors: Tensors = HOST) -> PriorTerms:
+    return BatchPriors(problems, [s.group for s in states], tensors).terms(*on_device(states, tensors))
 
 
 FIELDS = ("instant_cost", "pose_gradient", "A", "B", "shape_gradient", "C", "cost")
@@ -282,27 +282,31 @@ def test_a_pose_that_is_none_does_not_reach_its_neighbours(model: BodyModel) -> 
     assert not np.isfinite(got[1]["instant_cost"]).any()
 
 
-def test_a_batch_takes_another_ones_place(model: BodyModel) -> None:
-    """In the same memory, as a graph needs it; only if the operations are the same."""
+def test_a_tape_holds_another_batch(model: BodyModel) -> None:
+    """In the same memory, as what was recorded needs it; only if the operations are the same."""
     problems, states = mixed(model)
     n = [s.group for s in states]
-    first = BatchPriors(problems, n, CPU)
+    tape = Tape(HostTensors())
+    first = BatchPriors(problems, n, tape)
     tight = replace(problems[1].pose_prior, sigma=problems[1].pose_prior.sigma * 0.5)
     wide = spheres_of(model, model.priors["neutral"].mean - 0.3)
     others = [replace(p, pose_prior=tight, pose_mean=p.pose_mean * 0.5) for p in problems]
     others = [replace(p, spheres=wide) if p.spheres is problems[0].spheres else p for p in others]
     others[0] = replace(others[0], views=others[0].views[::-1])
     others[3] = replace(others[3], sigma_turn_rad=0.4)
-    second = BatchPriors(others, n, CPU)
-    assert second.layout == first.layout and hash(second.layout) == hash(first.layout)
-    first.take(second)
-    want = one_by_one(others, states)
-    assert_same(as_arrays(first.terms(*on_device(states)), states), want)
-    for other in (problems[:5], [*problems[:3], replace(problems[3], expected=None), *problems[4:]]):
-        less = BatchPriors(other, n[: len(other)], CPU)
-        assert less.layout != first.layout
-        with pytest.raises(InputError, match="layout"):
-            first.take(less)
+    tape.rewind()
+    BatchPriors(others, n, tape)
+    # what the first one has recorded would now read the second one's numbers
+    assert_same(as_arrays(first.terms(*on_device(states)), states), one_by_one(others, states))
+    bare = [replace(p, learned_prior=None) for p in problems]
+    deaf = [replace(p, items=p.items[:0]) for p in problems]
+    untied = [replace(p, break_ties=False) for p in problems]
+    loose = [replace(p, spheres=None) for p in problems]
+    free = [*problems[:3], replace(problems[3], expected=None), *problems[4:]]
+    for other in (problems[:5], bare, deaf, untied, loose, free):
+        tape.rewind()
+        with pytest.raises(TapeError):
+            BatchPriors(other, n[: len(other)], tape)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -312,7 +316,7 @@ def test_angles_and_their_derivatives_equal_the_kernels(model: BodyModel) -> Non
     R = extremes(model)
     axes = np.arange(R.shape[1]).astype(np.int32) % 4 - 1
     theta, D = joint_angles(R, axes)
-    got, by = JointAngles(axes, CPU)(torch.from_numpy(R))
+    got, by = JointAngles(tuple(axes.tolist()), HOST)(torch.from_numpy(R))
     bounds = np.where(np.arange(len(R)) < 8, 1e-12, 1e-7)
     for n, bound in enumerate(bounds):
         # at half a turn exactly, θ and -θ are the same rotation: their difference is then a whole turn
@@ -326,9 +330,9 @@ def test_spheres_of_other_bodies_stand_side_by_side(model: BodyModel) -> None:
     mean = model.priors["neutral"].mean
     kinds = [spheres_of(model, mean), None, spheres_of(model, mean + 1.5), spheres_of(model, mean)]
     R = extremes(model)[11:15]
-    turns = Chain(model.parents.astype(np.int32), CPU).turns(torch.from_numpy(R))
+    turns = Chain(model.parents.astype(np.int32), HOST).turns(torch.from_numpy(R))
     gradient, products = torch.zeros(4, 75, dtype=torch.float64), torch.zeros(4, 75, 75, dtype=torch.float64)
-    cost = 0.5 * BatchSpheres(kinds, 24, CPU).add(turns, gradient, products)
+    cost = 0.5 * BatchSpheres(kinds, 24, HOST).add(turns, gradient, products)
     for n, kind in enumerate(kinds):
         want = (np.zeros(1), np.zeros((1, 72)), np.zeros((1, 72, 72))) if kind is None else kind.terms(R[n : n + 1])
         assert kind is None or want[0][0] > 1
@@ -350,7 +354,7 @@ def test_spheres_are_the_same_piece_by_piece(model: BodyModel, monkeypatch: pyte
 
 def test_turns_are_products_along_the_way_to_the_root(model: BodyModel) -> None:
     R = poses(model, 2, 0, 0.8)
-    got = Chain(model.parents.astype(np.int32), CPU).turns(torch.from_numpy(R)).numpy()
+    got = Chain(model.parents.astype(np.int32), HOST).turns(torch.from_numpy(R)).numpy()
     for n in range(2):
         for j in range(model.num_joints):
             G, k = np.eye(3), j
@@ -364,9 +368,9 @@ def test_other_joints_in_one_batch_are_refused(model: BodyModel) -> None:
     a, at = problem(model, 1), state(poses(model, 1, 0, 0.1))
     more = replace(a, mesh=mesh_for(model, 2, S + 1, model.priors["neutral"].mean))
     with pytest.raises(InputError, match="num_shape"):
-        BatchPriors([a, more], [at.group, at.group], CPU)
+        BatchPriors([a, more], [at.group, at.group], HOST)
     with pytest.raises(InputError, match="groups"):
-        BatchPriors([a], [], CPU)
+        BatchPriors([a], [], HOST)
 
 
 # --- what the device is asked -----------------------------------------------------------------------------------------
@@ -408,7 +412,7 @@ def test_the_watch_sees_what_waits() -> None:
 def test_terms_ask_the_device_nothing(model: BodyModel) -> None:
     """And start few kernels: a launch more or less is no matter, a loop over joints or instants would be."""
     problems, states = mixed(model)
-    whole = BatchPriors(problems, [s.group for s in states], CPU)
+    whole = BatchPriors(problems, [s.group for s in states], HOST)
     inputs = on_device(states)
     with Watched() as watch:
         whole.terms(*inputs)
@@ -416,7 +420,7 @@ def test_terms_ask_the_device_nothing(model: BodyModel) -> None:
     counts = []
     for n in (1, 20):
         one, at = problem(model, n), state(poses(model, n, 0, 0.3))
-        priors, inputs = BatchPriors([one], [at.group], CPU), on_device([at])
+        priors, inputs = BatchPriors([one], [at.group], HOST), on_device([at])
         with Watched() as watch:
             priors.terms(*inputs)
         assert watch.waits == []
@@ -427,7 +431,7 @@ def test_terms_ask_the_device_nothing(model: BodyModel) -> None:
 def test_terms_leave_what_they_were_given(model: BodyModel) -> None:
     """Twice the same, and what comes out is the caller's to change."""
     problems, states = mixed(model)
-    priors, inputs = BatchPriors(problems, [s.group for s in states], CPU), on_device(states)
+    priors, inputs = BatchPriors(problems, [s.group for s in states], HOST), on_device(states)
     copies = [a.clone() for a in inputs]
     first = priors.terms(*inputs)
     want = as_arrays(first, states)
@@ -442,7 +446,7 @@ def test_terms_leave_what_they_were_given(model: BodyModel) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_a_graph_holds_the_terms_on_a_device(model: BodyModel) -> None:
     problems, states = mixed(model)
-    device = torch.device("cuda")
+    device = DeviceTensors(torch.device("cuda"))
     priors, inputs = BatchPriors(problems, [s.group for s in states], device), on_device(states, device)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -7,12 +7,10 @@ matrix of the skeleton, for keypoints and for spheres that touch alike.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.cuda_angles import uploaded
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.render.extra import Tensor, torch
 
 
@@ -25,23 +23,23 @@ def ways(parents: NDArray[np.int32]) -> NDArray[np.float64]:
     return way
 
 
-@lru_cache(maxsize=16)
-def chain_on(parents: tuple[int, ...], device: torch.device) -> Chain:
-    """A skeleton on a device, uploaded once."""
-    return Chain(np.array(parents, np.int32), device)
+def _tables(parents: tuple[int, ...]) -> list[NDArray[np.float64] | NDArray[np.int64]]:
+    """The identity, and the joint 1, 2, 4 … above each."""
+    count = len(parents)
+    above = np.array([*(p if p >= 0 else count for p in parents), count], np.int64)
+    found: list[NDArray[np.float64] | NDArray[np.int64]] = [np.eye(3)]
+    while (above < count).any():
+        found.append(above)
+        above = above[above]
+    return found
 
 
 class Chain:
     """A skeleton of J joints; beside them stands one that is never turned, at number J: the root's parent."""
 
-    def __init__(self, parents: NDArray[np.int32], device: torch.device) -> None:
-        count = len(parents)
-        above = np.append(np.where(parents < 0, count, parents), count).astype(np.int64)
-        self._rounds: list[Tensor] = []
-        while (above < count).any():
-            self._rounds.append(uploaded(above, device))
-            above = above[above]
-        self._still = uploaded(np.eye(3), device)
+    def __init__(self, parents: NDArray[np.int32], tensors: Tensors) -> None:
+        above = tuple(int(p) for p in parents)
+        self._still, *self._rounds = tensors.constants(("chain", above), lambda: _tables(above))
 
     def turns(self, rotations: Tensor) -> Tensor:
         """(N, J + 1, 3, 3) the joints' rotations in the world, each transposed, of rotations (N, J, 3, 3) against the

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.cuda_angles import uploaded
 from bodyfit.fit.cuda_chain import levers, ways
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.fit.keypoints import NEAR_M, JointTargets
 from bodyfit.fit.problem import Problem
 from bodyfit.render.extra import Tensor, torch
@@ -58,10 +58,9 @@ def _in_instants(problem: Problem, instants: int) -> list[list[_Known]]:
 class BatchKeypoints:
     """The keypoints that N instants of some problems have; the same skeleton in all."""
 
-    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], tensors: Tensors) -> None:
         seen = [each for p, n in zip(problems, instants, strict=True) for each in _in_instants(p, n)]
         self._count = max((sum(len(k.joint) for k in each) for each in seen), default=0)
-        self.tensors: list[Tensor] = []
         if not self._count:
             return
         parents = problems[0].mesh.parents
@@ -84,10 +83,7 @@ class BatchKeypoints:
                 )
                 R[at], t[at] = k.R, k.t
                 first += len(k.joint)
-
-        def up(a: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-            return uploaded(a, device)
-
+        up = tensors.upload
         meshes = list({id(p.mesh): p.mesh for p in problems}.values())
         number = {id(mesh): i for i, mesh in enumerate(meshes)}
         which = np.repeat([number[id(p.mesh)] for p in problems], instants)
@@ -95,22 +91,23 @@ class BatchKeypoints:
         root = (parents < 0)[:, None]
         bones = [m.joint_template - np.where(root, 0.0, m.joint_template[above]) for m in meshes]
         growth = [m.jointdirs - np.where(root[..., None], 0.0, m.jointdirs[above]) for m in meshes]
-        self._bones = up(np.array(bones).reshape(len(meshes), 3 * J, 1))
-        self._growth = up(np.array(growth).reshape(len(meshes), 3 * J, -1))
-        if len(meshes) > 1:
-            index = up(which)
-            self._bones, self._growth = self._bones[index], self._growth[index]
+        mesh = which if len(meshes) > 1 else which[:1]
+        self._bones = up(np.array(bones).reshape(len(meshes), 3 * J, 1)[mesh])
+        self._growth = up(np.array(growth).reshape(len(meshes), 3 * J, -1)[mesh])
         way = ways(parents)
-        self._above = up(np.where(parents < 0, J, parents).astype(np.int64))
         self._ways = up(np.concatenate([np.broadcast_to(way, (total, J, J)), way[joint]], 1))
         self._hangs = self._ways[:, J:, None, :, None]
         self._R, self._t, self._focal, self._middle = up(R), up(t), up(focal), up(middle)
         self._weight, self._robust = up(weight), up(robust)
-        self._near, self._one, self._nought = up(np.full(1, NEAR_M)), up(np.ones(1)), up(np.zeros(1))
-        self.tensors = [
-            self._bones, self._growth, self._ways, self._R, self._t, self._focal, self._middle, self._weight,
-            self._robust,
-        ]  # fmt: skip
+        up_to = np.where(parents < 0, J, parents).astype(np.int64)
+        self._above, self._near, self._one, self._nought = tensors.constants(
+            ("keypoints", tuple(up_to.tolist())), lambda: (up_to, np.full(1, NEAR_M), np.ones(1), np.zeros(1))
+        )
+
+    @property
+    def structure(self) -> tuple[int, ...]:
+        """What decides on the operations, beside the tensors' shapes."""
+        return (self._count, len(self._bones)) if self._count else (0,)
 
     def __bool__(self) -> bool:
         return self._count > 0

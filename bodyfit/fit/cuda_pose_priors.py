@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.cuda_angles import angles_on, uploaded
+from bodyfit.fit.cuda_angles import JointAngles
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.fit.follow import Expected, Pose
 from bodyfit.fit.learned_prior import LearnedPrior
 from bodyfit.fit.pose_prior import ALIKE_GAIN, MIRROR, SIGMA_ALIKE, SIGMA_LIMIT, PosePrior, angles_from, arm_pairs
@@ -35,15 +35,20 @@ class _Mixtures:
     back: Tensor
     minus_centres: Tensor
     precisions: Tensor
-    deviations: int
     alike: bool
 
+    @property
+    def deviations(self) -> int:
+        """D."""
+        return self.axes.shape[1] // len(self.precisions)
 
-@lru_cache(maxsize=32)
-def _mixtures_on(
-    device: torch.device, learned: tuple[LearnedPrior, ...], joints: int, alike: tuple[tuple[int, int], ...]
-) -> _Mixtures:
-    """Of several priors, over V = `joints`, uploaded once."""
+
+def _mixture_tables(
+    learned: tuple[LearnedPrior, ...], joints: int, alike: tuple[tuple[int, int], ...]
+) -> tuple[NDArray[np.float64], ...]:
+    """The arrays of `_Mixtures` of several priors over V = `joints`; none if there is nothing to mix."""
+    if not learned and not alike:
+        return ()
     parts = [p for prior in learned for p in prior.parts]
     count = max((len(p.log_weights) for p in parts), default=0)
     size = max(max((len(p.joints) for p in parts), default=0), 3 * len(alike))
@@ -63,27 +68,22 @@ def _mixtures_on(
             axes[3 * right + a, -1, 3 * k + a] = -MIRROR[a] / SIGMA_ALIKE
     precisions = np.einsum("ikd,jkd->kij", axes, axes).reshape(total, -1)
     flat = axes.reshape(3 * joints, -1)
-    tables = (uploaded(a, device) for a in (logs, flat, flat.T, -centres.reshape(-1), precisions))
-    return _Mixtures(*tables, size, bool(alike))
+    return logs, flat, flat.T, -centres.reshape(-1), precisions
 
 
-@lru_cache(maxsize=32)
-def _places_on(
-    device: torch.device, joints: int, plain: tuple[int, ...], expects: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The numbers of the joints that have a plain axis-angle too, if any; (V, 1, J + 1, 1) 1 where the row's angle is
-    of the column's joint, or of the place, which comes last; and (1, 1, 3, 3) what a place's own derivative is."""
+def _places(joints: int, plain: tuple[int, ...], expects: bool) -> tuple[NDArray[np.float64] | NDArray[np.int64], ...]:
+    """(V, 1, J + 1, 1), 1 where the row's angle is of the column's joint, or of the place, which comes last; what a
+    place's own derivative is, (1, 1, 3, 3); and the joints that have a plain axis-angle too."""
     owner = [*range(joints), *plain, *(range(joints + 1) if expects else ())]
     place = np.zeros((len(owner), 1, joints + 1, 1))
     place[np.arange(len(owner)), 0, owner] = 1.0
-    some = uploaded(np.array(plain, np.int64), device) if plain else None
-    return some, uploaded(place, device), uploaded(np.eye(3)[None, None], device)
+    return place, np.eye(3)[None, None], np.array(plain, np.int64)
 
 
 class BatchPosePriors:
     """What N instants' angles cost, of problems in a row with `counts` instants each."""
 
-    def __init__(self, problems: Sequence[Problem], counts: Sequence[int], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Problem], counts: Sequence[int], tensors: Tensors) -> None:
         mesh, prior = problems[0].mesh, problems[0].pose_prior
         J, total = len(mesh.parents), sum(counts)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
@@ -100,22 +100,18 @@ class BatchPosePriors:
         owner = (*range(J), *plain, *(range(J) if expected else ()))
         twists = (*prior.twist_axis.tolist(), *(-1 for _ in owner[J:]))
         self._own, self._expects = 3 * own, bool(expected)
-        self._angles = angles_on(twists, device)
-        self._plain, self._place, self._still = _places_on(device, J, plain, self._expects)
-        self._upload_box(problems, learned, counts, expected, own, device)
+        self._angles = JointAngles(twists, tensors)
+        self._place, self._still, self._plain = tensors.constants(
+            ("places", J, plain, self._expects), lambda: _places(J, plain, self._expects)
+        )
+        self._upload_box(problems, learned, counts, expected, own, tensors)
         at = {j: J + k for k, j in enumerate(plain)}
         alike = tuple((at.get(a, a), at.get(b, b)) for a, b in pairs)
-        self._upload_mixtures(problems, learned, counts, alike, own, device)
+        self._upload_mixtures(problems, learned, counts, alike, own, tensors)
         if expected:
             back = np.broadcast_to(np.eye(3), (total, J, 3, 3)).copy()
             back[list(expected)] = np.swapaxes(np.stack([pose.rotations for _, pose in expected.values()]), -1, -2)
-            self._from_expected = uploaded(back, device)
-            self.tensors.append(self._from_expected)
-
-    @property
-    def fixed(self) -> tuple[object, ...]:
-        """What another batch has in common with this one if it has the same operations."""
-        return self._own, self._expects, self._angles, self._mixtures
+            self._from_expected = tensors.upload(back)
 
     def _upload_box(
         self,
@@ -124,7 +120,7 @@ class BatchPosePriors:
         counts: Sequence[int],
         expected: Mapping[int, tuple[Expected, Pose]],
         own: int,
-        device: torch.device,
+        tensors: Tensors,
     ) -> None:
         """Each angle's Gaussian and range, (N, 3V) all: mean, precision w, lowest, highest, the precision v beyond
         them, and w + v."""
@@ -147,9 +143,8 @@ class BatchPosePriors:
             box[1, n, -1] = 1.0 / p.sigma_move_m**2
             box[0, n, -1] = pose.transl
         box[5] = box[1] + box[4]
-        whole = uploaded(box.reshape(6, total, -1), device)
+        whole = tensors.upload(box.reshape(6, total, -1))
         self._mean, self._w, self._low, self._high, self._v, self._beyond = whole.unbind(0)
-        self.tensors = [whole]
 
     def _upload_mixtures(
         self,
@@ -158,10 +153,11 @@ class BatchPosePriors:
         counts: Sequence[int],
         alike: tuple[tuple[int, int], ...],
         own: int,
-        device: torch.device,
+        tensors: Tensors,
     ) -> None:
         kinds = tuple({id(x): x for x in learned if x is not None and x.parts}.values())
-        self._mixtures = _mixtures_on(device, kinds, own, alike) if kinds or alike else None
+        tables = tensors.constants(("mixtures", kinds, own, alike), lambda: _mixture_tables(kinds, own, alike))
+        self._mixtures = _Mixtures(*tables, bool(alike)) if tables else None
         if self._mixtures is None:
             return
         kind = [x for x in kinds for _ in x.parts]
@@ -169,15 +165,14 @@ class BatchPosePriors:
             [*((x is k) / p.stage.pose_prior**2 for k in kind), 2.0 * ALIKE_GAIN * p.break_ties]
             for p, x in zip(problems, learned, strict=True)
         ]
-        whole = uploaded(np.repeat(np.array(switches), counts, 0), device)
+        whole = tensors.upload(np.repeat(np.array(switches), counts, 0))
         self._tempering, self._ties = whole[:, :-1, None], whole[:, -1:]
-        self.tensors.append(whole)
 
     def terms(self, rotations: Tensor, transl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cost (N,), gradient (N, Q) and products (N, Q, Q) of what is a matter of angles, and of places expected."""
         n = len(rotations)
         sets = [rotations]
-        if self._plain is not None:
+        if len(self._plain):
             sets.append(rotations.index_select(1, self._plain))
         if self._expects:
             sets.append(self._from_expected @ rotations)

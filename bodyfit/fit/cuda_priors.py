@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.errors import InputError
-from bodyfit.fit.cuda_angles import uploaded
-from bodyfit.fit.cuda_chain import chain_on
+from bodyfit.fit.cuda_chain import Chain
 from bodyfit.fit.cuda_keypoints import BatchKeypoints
 from bodyfit.fit.cuda_pose_priors import BatchPosePriors
 from bodyfit.fit.cuda_spheres import BatchSpheres
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.fit.problem import Problem
 from bodyfit.render.extra import Tensor, torch
 
@@ -40,50 +40,35 @@ class PriorTerms:
 class BatchPriors:
     """Priors and keypoints of M problems side by side: N instants and G groups in all, in the problems' order.
 
-    groups: each problem's own numbers (N_m,) of its instants' groups.
+    Args:
+        problems: those.
+        groups: each one's own numbers (N_m,) of its instants' groups.
+        tensors: where they lie; over a tape all that differs between two batches of one structure keeps its place.
 
     Raises:
         InputError: the problems' bodies differ in their joints or in how many numbers a shape has.
     """
 
-    def __init__(self, problems: Sequence[Problem], groups: Sequence[NDArray[np.int64]], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Problem], groups: Sequence[NDArray[np.int64]], tensors: Tensors) -> None:
         _refuse_mixed(problems, groups)
         counts, sizes = [len(g) for g in groups], [int(g.max()) + 1 for g in groups]
         parents = problems[0].mesh.parents
-        self._chain = chain_on(tuple(parents.tolist()), device)
-        self._pose = BatchPosePriors(problems, counts, device)
+        self._chain = Chain(parents, tensors)
+        self._pose = BatchPosePriors(problems, counts, tensors)
         self._spheres = BatchSpheres(
             [p.spheres if p.break_ties else None for p, n in zip(problems, counts, strict=True) for _ in range(n)],
-            len(parents), device,
+            len(parents), tensors,
         )  # fmt: skip
-        self._keypoints = BatchKeypoints(problems, counts, device)
+        self._keypoints = BatchKeypoints(problems, counts, tensors)
         offset = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         whose = np.concatenate([g + k for g, k in zip(groups, offset, strict=True)]).astype(np.int64)
-        self._group = uploaded(whose, device)
+        self._group = tensors.upload(whose)
         precisions = np.array([p.shape_prior.precision / p.stage.shape_prior**2 for p in problems])
-        self._shape_mean = uploaded(np.repeat([p.shape_prior.mean for p in problems], sizes, 0), device)
-        self._shape_precision = uploaded(np.repeat(precisions, sizes, 0), device)
-        self._tensors = [
-            *self._pose.tensors, *self._spheres.tensors, *self._keypoints.tensors, self._group, self._shape_mean,
-            self._shape_precision,
-        ]  # fmt: skip
-
-    @property
-    def layout(self) -> Hashable:
-        """Batches with equal layouts start the same operations on tensors of the same shapes."""
-        shapes = tuple(tuple(t.shape) for t in self._tensors)
-        return self._chain, self._pose.fixed, len(self._spheres.tensors), len(self._keypoints.tensors), shapes
-
-    def take(self, other: BatchPriors) -> None:
-        """Becomes a batch of the same layout, in the same memory: so a graph that holds `terms` goes on with it.
-
-        Raises:
-            InputError: the layout is another one.
-        """
-        if other.layout != self.layout:
-            raise InputError("priors", "a batch of the same layout", "another layout")
-        for own, new in zip(self._tensors, other._tensors, strict=True):
-            own.copy_(new, non_blocking=True)
+        self._shape_mean = tensors.upload(np.repeat([p.shape_prior.mean for p in problems], sizes, 0))
+        self._shape_precision = tensors.upload(np.repeat(precisions, sizes, 0))
+        self.structure: Hashable = (self._spheres.structure, self._keypoints.structure)
+        """batches with equal structures, constants and shapes start the same operations"""
+        tensors.constants(("priors", self.structure), tuple)
 
     def terms(self, rotations: Tensor, transl: Tensor, shape: Tensor) -> PriorTerms:
         """All of them at rotations (N, J, 3, 3), transl (N, 3) metres and shape (G, S), float64 on the device."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.collide import SIGMA_M, Spheres
-from bodyfit.fit.cuda_angles import uploaded
 from bodyfit.fit.cuda_chain import levers, ways
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.render.extra import Tensor, torch
 
 BUCKET = 24
@@ -53,8 +53,8 @@ class _Table:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def _table(spheres: Spheres, device: torch.device) -> _Table:
+def _table(spheres: Spheres) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """The arrays of a `_Table`."""
     owner, joints, parents = spheres.owner, spheres.joints, spheres.parents
     count, own = len(joints), -(-len(spheres.owner) // STEP) * STEP
     first = own - len(owner)
@@ -86,42 +86,47 @@ def _table(spheres: Spheres, device: torch.device) -> _Table:
         a, b = ends[k[0]]
         # the depth falls as sphere a moves along the line, and as b moves against it
         turned[i, :-1] = way[b] - way[a]
-    return _Table(
-        uploaded(points.reshape(len(points), -1) / SIGMA_M, device), uploaded(chosen, device),
-        uploaded(reach / SIGMA_M, device), uploaded(turned, device),
-    )  # fmt: skip
+    return points.reshape(len(points), -1) / SIGMA_M, chosen, reach / SIGMA_M, turned
 
 
 class BatchSpheres:
     """The spheres of N bodies side by side; None has none, and costs nothing."""
 
-    def __init__(self, spheres: Sequence[Spheres | None], joints: int, device: torch.device) -> None:
+    def __init__(self, spheres: Sequence[Spheres | None], joints: int, tensors: Tensors) -> None:
         kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None and len(s.pairs)}.values())
-        self.tensors: list[Tensor] = []
         self._buckets, self._shared = 0, len(kinds) == 1
         if not kinds:
             return
-        tables = [_table(s, device) for s in kinds]
+        tables = [_Table(*tensors.cached(("spheres", s), partial(_table, s))) for s in kinds]
         most, self._buckets = (max(t.size[k] for t in tables) for k in range(2))
         self._spheres = most - joints - 1
         tables = [t if t.size == (most, self._buckets) else t.padded(most, self._buckets) for t in tables]
-        number = {id(s): i for i, s in enumerate(kinds)}
-        which = np.array([number.get(id(s), -1) for s in spheres], np.int64)
-        self._points, self._pairs = torch.stack([t.points for t in tables]), torch.stack([t.pairs for t in tables])
-        self._reach, self._turned = torch.stack([t.reach for t in tables]), torch.stack([t.turned for t in tables])
+        number = {id(s): t for s, t in zip(kinds, tables, strict=True)}
+        (never,) = tensors.cached(
+            ("no spheres", self._buckets), lambda: (np.full((self._buckets, BUCKET), -1.0),)
+        )  # fmt: skip
+        reach = [number[id(s)].reach if id(s) in number else never for s in spheres]
+        each = tables if self._shared else [number.get(id(s), tables[0]) for s in spheres]
+        if self._shared and all(r is not never for r in reach):
+            reach = reach[:1]
+
+        def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+            room = tensors.room(len(parts), *parts[0].shape, kind=parts[0].dtype)
+            return torch.stack(list(parts), out=room)
+
+        self._points, self._pairs = side_by_side([t.points for t in each]), side_by_side([t.pairs for t in each])
+        self._turned, self._reach = side_by_side([t.turned for t in each]), side_by_side(reach)
         self._pairs, self._reach = self._pairs.flatten(1), self._reach.flatten(1)
-        if not self._shared or (which < 0).any():
-            index = uploaded(np.maximum(which, 0), device)
-            without = uploaded(which < 0, device)
-            self._reach = self._reach.index_select(0, index).masked_fill(without[:, None], -1.0)
-            if not self._shared:
-                self._points, self._turned = self._points.index_select(0, index), self._turned.index_select(0, index)
-                self._pairs = self._pairs.index_select(0, index)
-        self._tiny = uploaded(np.full(1, 1e-9 / SIGMA_M), device)
-        self._never = uploaded(np.full(1, np.inf), device)
+        self._tiny, self._far = tensors.constants(
+            "spheres", lambda: (np.full(1, 1e-9 / SIGMA_M), np.full(1, np.inf))
+        )  # fmt: skip
         step = max(1, MOST_NUMBERS // (len(spheres) * 6 * (3 * joints + 3)))
         self._pieces = [(k, min(k + step, self._buckets)) for k in range(0, self._buckets, step)]
-        self.tensors = [self._points, self._pairs, self._reach, self._turned]
+
+    @property
+    def structure(self) -> tuple[int, ...]:
+        """What decides on the operations, beside the tensors' shapes."""
+        return self._buckets, int(self._shared), len(self._reach) if self._buckets else 0
 
     def __bool__(self) -> bool:
         return self._buckets > 0
@@ -141,7 +146,7 @@ class BatchSpheres:
         apart = first - ends[:, count:]
         distance = torch.linalg.vector_norm(apart, dim=-1)
         # one in the other's middle: no direction leads out
-        distance = torch.where(distance < self._tiny, self._never, distance)
+        distance = torch.where(distance < self._tiny, self._far, distance)
         depth = (self._reach - distance).clamp_min(0.0)
         force = apart * (depth.sign() / distance)[..., None]
         lines = torch.cat([force, torch.linalg.cross(first, force), depth[..., None]], -1).view(-1, BUCKET, 7)
