@@ -80,6 +80,7 @@ def agreement(r: Record) -> list[str]:
     columns = (
         ("stage", "stage"), ("groups", "bodies"), ("rows", "rows"), ("parameters", "parameters"), *shared,
         ("body_mm_median", "solved: body, median mm"), ("body_mm", "worst mm"),
+        ("fork_mm", "from the nearest fork, mm"), ("cpu_s_own_mm", "the CPU's forks, mm"),
     )  # fmt: skip
     out = table(r["stages"], columns)
     if "followed" in r:
@@ -90,6 +91,11 @@ def agreement(r: Record) -> list[str]:
         )  # fmt: skip
         out += facts(r["followed"], names)
     limits = ", ".join(f"{k} {number(v)}" for k, v in r["limits"].items())
+    out += [
+        "Where two descents cost the same, the last bit of a sum decides between them; a fork is where the CPU itself",
+        "ends when its start is moved by 0.1 µm. Only settled stages count: a search's hypotheses fall to either side.",
+        "",
+    ]
     return [
         *out,
         f"Limits (relative, but for the body): {limits}. **{'Holds.' if r['holds'] else 'Does not hold.'}**",
