@@ -8,7 +8,7 @@ start; a few steps of Levenberg-Marquardt do the rest. The shape is held within 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,19 +19,20 @@ from bodyfit.body.skeleton import PART_NAMES
 from bodyfit.errors import InputError
 from bodyfit.fit.blas import find_blas, one_blas_thread
 from bodyfit.fit.fit import check_options
-from bodyfit.fit.follow import Followed, Pose, Seen, descend, instant_problem
-from bodyfit.fit.joint import FitSetup, prior_shape, spheres_for
+from bodyfit.fit.follow import Followed, Pose, Seen
+from bodyfit.fit.joint import FitSetup, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track_color import TrackColors
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
+from bodyfit.fit.track_frame import FrameFit
 from bodyfit.fit.track_hidden import UNSEEN, HiddenParts, names_of
-from bodyfit.fit.track_limbs import arms_elsewhere
 from bodyfit.fit.track_motion import Velocity
+from bodyfit.fit.track_recovery import LEAST_GAIN, Recovery
 from bodyfit.fit.track_return import Comeback, Return
-from bodyfit.fit.track_search import PersonSearch
+from bodyfit.fit.track_search import PersonSearch, WholeSearch
 from bodyfit.fit.track_sensors import LEAST_SEEN, WIDE_REACH_M, Sensors, check_depth, person_pixels
 from bodyfit.fit.track_shape import TrackShape
 from bodyfit.fit.view import View
@@ -48,8 +49,6 @@ LATE = 1.6
 """a frame is late when it comes after so many times the usual time"""
 MORE_WHEN_LATE = 2
 """and then takes so many steps more"""
-LEAST_GAIN = 0.02
-"""a body that was found in the whole picture replaces the followed one when it explains this much more"""
 
 
 class Tracker:
@@ -82,10 +81,11 @@ class Tracker:
         self.setup = FitSetup(model, sex, clothing, self.config.fit)
         self.gravity_world, self.person = gravity_world, person
         self.prior = pose_prior(model.joint_names)
-        self.shape: TrackShape | None = None
-        """None until somebody was found"""
         self._sensors = Sensors()
-        self._person = PersonSearch(self.setup, self.config, self.prior, gravity_world, person)
+        self._usual = Usual(self.config)
+        self._effort = EffortLevel(self.config.effort)
+        self._fit = FrameFit(self.setup, self.config, self.prior, self._sensors, self._effort, self._usual)
+        self._whole = WholeSearch(self._fit, PersonSearch(self.setup, self.config, self.prior, gravity_world, person))
         self._pose: Pose | None = None
         self._pose_sd = np.zeros((model.num_joints, 3))
         self._velocity: Velocity | None = None
@@ -96,14 +96,13 @@ class Tracker:
         """when the ways to stand were tried for a body that lay badly"""
         self._lost = True
         self._coasting = False
-        self._usual = Usual(self.config)
-        self._effort = EffortLevel(self.config.effort)
         self._count = 0
         self.views: tuple[View, ...] = ()
         """what was seen of the person in the last frame, thinned; none where nothing was followed"""
         up = np.array([0.0, 0.0, 1.0]) if gravity_world is None else -np.asarray(gravity_world, np.float64)
         comeback = Comeback(self.config.regain, self.config.fit, self.prior, model.joint_names)
         self._return = Return(comeback, self._sensors, up / np.linalg.norm(up))
+        self._recovery = Recovery(self._fit, self._return)
         self._parts = HiddenParts(model)
         self._poor = 0
         """how often nothing better was found since the body lay as well as usual"""
@@ -112,7 +111,6 @@ class Tracker:
         self._step_s = np.inf
         """time between frames where none is missing"""
         self._odd = 0
-        self._at_border: float | None = None
         self.colors = TrackColors(model, self.config.color) if self.config.color is not None else None
         """what was learnt of the person's colours; None where they are not asked for"""
         self._last: Followed | None = None
@@ -164,6 +162,11 @@ class Tracker:
             told.append(f"seen again: {names_of(back)}")
 
     @property
+    def shape(self) -> TrackShape | None:
+        """The followed person's shape; None until somebody was found."""
+        return self._fit.shape
+
+    @property
     def effort(self) -> str:
         """How much is done for a frame at present: a name of `track_config.EFFORTS`."""
         return self._effort.now.name
@@ -182,7 +185,7 @@ class Tracker:
         expected = self._predict(dt)
         widen = max(1.0, dt / FRAME_S)
         t0 = time.perf_counter()
-        seen = self._look(frames, expected, WIDE_REACH_M if widen > 2.5 else REACH_M)
+        seen = self._fit.look(frames, expected, WIDE_REACH_M if widen > 2.5 else REACH_M)
         times["label"] = time.perf_counter() - t0
         uncovered, self._covered = self._covered, self._sensors.before >= LEAST_SEEN
         uncovered = uncovered and not self._covered
@@ -203,7 +206,7 @@ class Tracker:
             if back is not None:
                 return self._accept(*back, now, told, first=False)
         t0 = time.perf_counter()
-        found = self._descend(seen, expected, widen, effort.evaluations + (MORE_WHEN_LATE if late else 0))
+        found = self._fit.descend(seen, expected, widen, effort.evaluations + (MORE_WHEN_LATE if late else 0))
         steps = found.evaluations
         good = self._usual.is_good(*found.fits)
         leapt, odd = False, not good or self._usual.is_odd(*found.fits)
@@ -213,7 +216,7 @@ class Tracker:
         turn = self._odd % c.odd_every
         if unsure and (odd or not late):
             t0 = time.perf_counter()
-            other = self._weighed(frames, now, found, told, afresh=odd)
+            other = self._recovery.weighed(frames, now, found, self._pose, told, afresh=odd)
             if other is not None:
                 (found, person, more), leapt = other, True
                 steps += more
@@ -221,7 +224,10 @@ class Tracker:
             times["search"] = time.perf_counter() - t0
         wider = odd and not unsure and not late and (turn == 1 or (turn == 2 and self._odd > c.arms_after))
         if not good or wider:
-            for again in self._wider(frames, expected, found, uncovered=uncovered):
+            for again in self._recovery.wider(
+                frames, now - self._good_time, self._pose, expected, found,
+                regain=self._odd % c.odd_every == 1, uncovered=uncovered,
+            ):  # fmt: skip
                 steps += again[2]
                 if not good or self._usual.merit(*again[0].fits) > self._usual.merit(*found.fits):
                     found, person, _ = again
@@ -285,38 +291,14 @@ class Tracker:
         share = self.config.velocity_share * min(dt, self.config.longest_prediction_s)
         return self._velocity.from_here(self._pose, share)
 
-    def _look(self, frames: Sequence[Frame], expected: Pose, reach_m: float = REACH_M) -> list[Seen]:
-        assert self.shape is not None
-        mesh = self.shape.mesh(self.config.stage.level)
-        seen = self._sensors.look(mesh, frames, expected, self._effort.now.pixels, reach_m)
-        self._usual.noise_m = self._sensors.noise_m
-        return seen
-
-    def _descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
-        c = self.config
-        assert self.shape is not None
-        return descend(
-            self.shape.mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
-            self.shape.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
-            sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
-            still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
-        )  # fmt: skip
-
     def _with_colors(self, frames: Sequence[Frame], found: Followed, expected: Pose, widen: float) -> Followed:
         """The pose that depth found, moved by what the person's colours say."""
-        assert self.colors is not None and self.shape is not None
-        c, mesh = self.config, self.shape.mesh(self.config.stage.level)
+        assert self.colors is not None
         if self._effort.short:
             self.colors.interrupt()
             return found
-        turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
-        problem = instant_problem(
-            mesh, found.views, c.stage, c.fit, self.prior, self.shape.clothing.sigma_behind_m, expected=expected,
-            sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
-        )  # fmt: skip
-
-        held = np.repeat([turn**-2, move**-2], [3 * self.model.num_joints, 3])
-        return self.colors.polish(frames, found, mesh, held, problem)
+        problem, held = self._fit.problem(found, expected, widen)
+        return self.colors.polish(frames, found, problem.mesh, held, problem)
 
     def _learn_colors(self, frames: Sequence[Frame], found: Followed, *, steady: bool) -> None:
         assert self.colors is not None and self.shape is not None and self._pose is not None
@@ -324,65 +306,6 @@ class Tracker:
         if self._effort.short:
             return
         self.colors.learn(frames, self._pose, self.shape.mesh(self.config.stage.level), ordinary=ordinary)
-
-    def _wider(
-        self, frames: Sequence[Frame], expected: Pose, found: Followed, *, uncovered: bool
-    ) -> Iterator[tuple[Followed, float, int]]:
-        """The frame again: wider and coarser; then, where nothing is followed or what was hidden until now went on
-        meanwhile, in every likely way; and, where that was tried before, with an arm elsewhere."""
-        assert self.shape is not None and self._pose is not None
-        c, shape = self.config, self.shape
-        seen = self._sensors.look_coarsely(shape.mesh(c.regain.level), frames, expected, c.regain.pixels)
-        if not seen:
-            return
-        good = self._usual.is_good(*found.fits)
-        if not good or self._odd % c.odd_every == 1:
-            again = self._regain(frames, seen, expected)
-            if again is not None:
-                yield again
-                good = self._usual.is_good(*again[0].fits)
-            if not good or uncovered:
-                back = self._come_back(frames, float(frames[0].timestamp_s), expected)
-                if back is not None:
-                    yield *back, 0
-            return
-        moved = arms_elsewhere(
-            shape.mesh(c.regain.level), [s.view for s in seen], found.pose, c.regain, c.fit, self.prior,
-            shape.clothing.sigma_behind_m, iterations=3,
-        )  # fmt: skip
-        if moved is not None:
-            settled = self._settled(frames, moved, 0)
-            if settled is not None:
-                yield settled
-
-    def _regain(
-        self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose
-    ) -> tuple[Followed, float, int] | None:
-        """The frame once more, wider and coarser, from where the body was expected and from where it was."""
-        c = self.config
-        assert self._pose is not None and self.shape is not None
-        best: Followed | None = None
-        steps = 0
-        for start in (expected,) if self._velocity is None else (expected, self._pose):
-            coarse = descend(
-                self.shape.mesh(c.regain.level), [s.view for s in seen], start, c.regain, c.fit, self.prior,
-                self.shape.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
-            )  # fmt: skip
-            steps += coarse.evaluations
-            if best is None or coarse.equations.cost[0] < best.equations.cost[0]:
-                best = coarse
-        assert best is not None
-        return self._settled(frames, best.pose, steps)
-
-    def _settled(self, frames: Sequence[Frame], pose: Pose, steps: int) -> tuple[Followed, float, int] | None:
-        """A pose that was come by otherwise, followed as usual: result, person pixels, steps."""
-        near = self._look(frames, pose)
-        if sum(s.followed.person for s in near) > 2 * self._effort.now.pixels:
-            near = self._look(frames, pose)  # they are nearer by now, and the grid was too fine
-        if not near:
-            return None
-        fine = self._descend(near, pose, 3.0, 4)
-        return fine, person_pixels(near), steps + fine.evaluations
 
     def _take(self, found: Followed, now: float, dt: float) -> None:
         assert self._pose is not None
@@ -401,16 +324,8 @@ class Tracker:
         if self._usual.is_odd(*found.fits):
             return
         self._usual.take(*found.fits, person)
-        c, online = self.config, self.shape.online
-        # a look at the full mesh takes as long as following does
-        if online.frozen or self._count % c.tell_every:
-            return
-        if self._usual.is_ordinary(*found.fits) and online.is_new(self._pose.rotations):
-            near = self._sensors.look_closer(self.shape.mesh(c.stage.level), frames, self._pose, c.tell.pixels)
-            if near:
-                online.add(self._pose.rotations, self._pose.transl, [s.view for s in near])
-        elif not online.settled or self._count % c.relinearize_every == 0:
-            online.look_again()
+        if not self.shape.frozen:
+            self._fit.learn_shape(frames, found, self._pose, self._count)
 
     def _coast(
         self, frames: Sequence[Frame], seen: Sequence[Seen], expected: Pose, now: float, told: list[str]
@@ -461,60 +376,19 @@ class Tracker:
         at_least: Followed | None = None,
     ) -> tuple[TrackState, int]:  # fmt: skip
         """Looks for the person in the whole picture; a body that explains it no better than `at_least` is not taken."""
-        t0 = time.perf_counter()
         self._searched = now
-        observations, reason = self._person.look(frames)
-        times["observe"] = time.perf_counter() - t0
-        if not observations:
-            told.append(f"nobody found: {reason}")
+        out = self._whole.find(frames, now, self._pose, told, times, at_least)
+        if out.body is None:
             return TrackState.LOST, 0
-        first = self.shape is None
-        cut = any({"left", "right"} & o.cut_off for o in observations)
-        if cut and not first and at_least is None:
-            self._at_border = now if self._at_border is None else self._at_border
-            if now - self._at_border < self.config.wait_at_border_s:
-                told.append("somebody at the picture's border: waiting for all of them")
-                return TrackState.LOST, 0
-        self._at_border = None
-        t0 = time.perf_counter()
-        for o in observations:
-            self._sensors.meet(o, self._effort.now.pixels)
-        tries: Sequence[Callable[[], Pose]]
-        if first:
-            self.shape, pose = self._person.first(observations, now)
-            tries = [lambda: pose]
-        else:
-            assert self.shape is not None and self._pose is not None
-            tries = self._person.again(self.shape, observations, self._pose)
-        out: tuple[Followed, float] | None = None
-        for attempt in tries:
-            start = attempt()
-            seen = self._look(frames, start)
-            if not seen:
-                continue
-            found = self._descend(seen, start, 3.0, 6)
-            person = person_pixels(seen)
-            if out is None or found.overlap > out[0].overlap:
-                out = found, person
-            if self._usual.is_good(*found.fits) and not self._usual.is_poor(found.overlap):
-                break
-        times["search"] = time.perf_counter() - t0
-        if first and (out is None or not self._usual.is_anybody(*out[0].fits)):
-            self.shape = None  # nobody's
-        if out is None:
-            told.append("nobody found: the body is not in the picture")
-            return TrackState.LOST, 0
-        found, person = out
-        if at_least is not None and self._usual.merit(*found.fits) < self._usual.merit(*at_least.fits) + LEAST_GAIN:
-            return TrackState.LOST, found.evaluations
-        self._last = found
-        if not self._usual.is_anybody(*found.fits):
-            told.append(
-                f"nobody found: the best body lies {found.gap_m * 1e3:.0f} mm from the readings and overlaps "
-                f"{found.overlap * 100:.0f} %"
-            )
-            return TrackState.LOST, found.evaluations
-        return self._accept(found, person, now, told, first=first)
+        self._last = out.body
+        if not out.taken:
+            return TrackState.LOST, out.body.evaluations
+        return self._accept(out.body, out.person, now, told, first=out.first)
+
+    def _come_back(self, frames: Sequence[Frame], now: float, expected: Pose) -> tuple[Followed, float] | None:
+        """The person in any likely way to stand; None where they are not seen well enough."""
+        assert self._pose is not None
+        return self._recovery.come_back(frames, now, now - self._good_time, self._pose, expected)
 
     def _accept(
         self, found: Followed, person: float, now: float, told: list[str], *, first: bool
@@ -540,50 +414,6 @@ class Tracker:
         elif now - last > 2.5 * FRAME_S and np.isfinite(last):
             told.append(f"followed again after {now - last:.2f} s")
         return TrackState.FOUND if lost else TrackState.TRACKED, found.evaluations
-
-    def _come_back(self, frames: Sequence[Frame], now: float, expected: Pose) -> tuple[Followed, float] | None:
-        """The person, where something stands before the room by now or where they were expected: in the pose that they
-        had or a likely one, in any heading. None where they are not seen well enough."""
-        assert self._pose is not None and self.shape is not None
-        usual = self._usual.mean
-        if usual is None:
-            return None
-        mesh = self.shape.mesh(self.config.regain.level)
-        before = self._sensors.before
-        ways = self._return.ways(frames, now, now - self._good_time, mesh, self._pose, expected)
-        self._sensors.before = before
-        if ways is None:
-            return None
-        best: tuple[Followed, float] | None = None
-        chosen = 0
-        for i in range(min(self.config.ways_tried, len(ways))):
-            if ways.cost[i] > 2 * ways.cost[0]:
-                break
-            settled = self._settled(frames, ways.pose(i), 0)
-            if settled is None or settled[1] < self.config.least_person * usual[2]:
-                continue
-            if best is None or self._usual.merit(*settled[0].fits) > self._usual.merit(*best[0].fits):
-                best, chosen = (settled[0], settled[1]), i
-            if self._usual.is_good(*settled[0].fits) and not self._usual.is_odd(*settled[0].fits):
-                break
-        if best is None or not self._usual.is_good(*best[0].fits):
-            return None
-        self._return.found(now, ways, chosen)
-        return best
-
-    def _weighed(
-        self, frames: Sequence[Frame], now: float, found: Followed, told: list[str], *, afresh: bool
-    ) -> tuple[Followed, float, int] | None:
-        """The body as it stands more likely than as it was found at first; None where that is how it stands."""
-        assert self._pose is not None and self.shape is not None
-        mesh = self.shape.mesh(self.config.regain.level)
-        rival = self._return.weigh(frames, now, mesh, found.pose, self._pose, afresh=afresh)
-        settled = None if rival is None else self._settled(frames, rival, 0)
-        if settled is None or self._usual.merit(*settled[0].fits) < self._usual.merit(*found.fits) + LEAST_GAIN:
-            return None
-        self._return.exchanged(found.pose)
-        told.append("stands otherwise than they were taken to at first")
-        return settled
 
     def _estimate(
         self, index: int, now: float, state: TrackState, steps: int, told: list[str], times: dict[str, float]

@@ -1,0 +1,114 @@
+"""One frame's body from a start: what the sensors see near it, and the steps from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bodyfit.fit.follow import Expected, Followed, Pose, Seen, descend, instant_problem
+from bodyfit.fit.joint import FitSetup, spheres_for
+from bodyfit.fit.mesh import Mesh
+from bodyfit.fit.pose_prior import PosePrior
+from bodyfit.fit.track_config import TrackConfig
+from bodyfit.fit.track_effort import EffortLevel
+from bodyfit.fit.track_estimate import Usual
+from bodyfit.fit.track_sensors import Sensors, person_pixels
+from bodyfit.fit.track_shape import TrackShape
+from bodyfit.frame import Frame
+from bodyfit.observe.follow import REACH_M
+
+Settled = tuple[Followed, float, int]
+"""a body that was followed, the person's pixels, and how often the normal equations were set up"""
+
+
+@dataclass
+class FrameFit:
+    """Fits one followed person, their shape held, to single frames.
+
+    Attributes:
+        effort: how much is done for a frame at present.
+        usual: what frames are by those before them; it hears of the noise of each that is looked at.
+        shape: the person's; None until somebody was found.
+    """
+
+    setup: FitSetup
+    config: TrackConfig
+    prior: PosePrior
+    sensors: Sensors
+    effort: EffortLevel
+    usual: Usual
+    shape: TrackShape | None = None
+
+    @property
+    def known_shape(self) -> TrackShape:
+        """The person's shape, where there is one."""
+        assert self.shape is not None
+        return self.shape
+
+    @property
+    def coarse_mesh(self) -> Mesh:
+        """The body that is looked for where much is tried."""
+        return self.known_shape.mesh(self.config.regain.level)
+
+    def look(self, frames: Sequence[Frame], expected: Pose, reach_m: float = REACH_M) -> list[Seen]:
+        """What each sensor sees of a body that is expected at a pose, where it sees any of it."""
+        mesh = self.known_shape.mesh(self.config.stage.level)
+        seen = self.sensors.look(mesh, frames, expected, self.effort.now.pixels, reach_m)
+        self.usual.noise_m = self.sensors.noise_m
+        return seen
+
+    def descend(self, seen: Sequence[Seen], expected: Pose, widen: float, evaluations: int) -> Followed:
+        """Steps from the expected pose; what is expected is `widen` times as loose as in 1/30 s."""
+        c, shape = self.config, self.known_shape
+        return descend(
+            shape.mesh(c.stage.level), [s.view for s in seen], expected, c.stage, c.fit, self.prior,
+            shape.clothing.sigma_behind_m, evaluations=evaluations, expected=expected,
+            sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
+            still_rad=c.still_rad, still_m=c.still_m, spheres=spheres_for(self.setup, c.stage),
+        )  # fmt: skip
+
+    def descend_coarsely(self, seen: Sequence[Seen], start: Pose) -> Followed:
+        """Steps from a pose that may be far off, on the coarse mesh; nothing is expected."""
+        c = self.config
+        return descend(
+            self.coarse_mesh, [s.view for s in seen], start, c.regain, c.fit, self.prior,
+            self.known_shape.clothing.sigma_behind_m, evaluations=c.regain.iterations, expected=None,
+        )  # fmt: skip
+
+    def settled(self, frames: Sequence[Frame], pose: Pose, steps: int) -> Settled | None:
+        """A pose that was come by otherwise in so many steps, followed as usual; None where nothing is seen of it."""
+        near = self.look(frames, pose)
+        if sum(s.followed.person for s in near) > 2 * self.effort.now.pixels:
+            near = self.look(frames, pose)  # they are nearer by now, and the grid was too fine
+        if not near:
+            return None
+        fine = self.descend(near, pose, 3.0, 4)
+        return fine, person_pixels(near), steps + fine.evaluations
+
+    def problem(self, found: Followed, expected: Pose, widen: float) -> tuple[Expected, NDArray[np.float64]]:
+        """What was minimised in a frame that was followed, and the information (Q,) of what was expected alone."""
+        c, shape = self.config, self.known_shape
+        turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
+        problem = instant_problem(
+            shape.mesh(c.stage.level), found.views, c.stage, c.fit, self.prior, shape.clothing.sigma_behind_m,
+            expected=expected, sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
+        )  # fmt: skip
+        held = np.repeat([turn**-2, move**-2], [3 * self.setup.model.num_joints, 3])
+        return problem, held
+
+    def learn_shape(self, frames: Sequence[Frame], found: Followed, pose: Pose, count: int) -> None:
+        """Sharpens the shape, every so-manieth frame: from this one where it shows something new, else by a keyframe
+        that is looked at again."""
+        c, online = self.config, self.known_shape.online
+        # a look at the full mesh takes as long as following does
+        if count % c.tell_every:
+            return
+        if self.usual.is_ordinary(*found.fits) and online.is_new(pose.rotations):
+            near = self.sensors.look_closer(self.known_shape.mesh(c.stage.level), frames, pose, c.tell.pixels)
+            if near:
+                online.add(pose.rotations, pose.transl, [s.view for s in near])
+        elif not online.settled or count % c.relinearize_every == 0:
+            online.look_again()
