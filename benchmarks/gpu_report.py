@@ -133,7 +133,8 @@ def threads(r: Record) -> list[str]:
         ("fewest_per_stream_per_s", "slowest stream, frames/s"), ("live", f"all ≥ {r['live_fps']:.0f}/s"),
         ("cpu_ms_a_frame", "CPU ms a frame"), ("logic_cpu_ms_a_frame", "of it tracking's own"),
         ("busy_cores", "busy cores"),
-        ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("followed", "share followed"),
+        ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("jobs_a_batch", "jobs a batch"),
+        ("followed", "share followed"),
     )  # fmt: skip
     rows = [{"processes": 1, **row} for row in r["rows"]]
     out = table(rows, columns)
@@ -194,7 +195,8 @@ def memory(r: Record) -> list[str]:
     """Too small a memory."""
     names = (
         ("jobs", "jobs in a batch"), ("peak_mib", "MiB that it takes"), ("room", "room that it was then left"),
-        ("refused", "asked for at once"), ("survived", "jobs done when threads asked"),
+        ("refused", "asked for at once"), ("survived", "jobs done when threads asked"), ("splits", "batches halved"),
+        ("on_cpu", "jobs that did not fit alone and were done on the CPU"),
         ("body_mm", "worst body from the one with room, mm"), ("afterwards_mm", "a job afterwards, mm"),
     )  # fmt: skip
     return facts(r, names)
