@@ -59,7 +59,8 @@ class Film:
         from bodyfit.camera import Camera
 
         height, width = self.counts.shape[1:]
-        return Camera(width, height, *(float(x) for x in self.intrinsics))
+        fx, fy, cx, cy = self.intrinsics.tolist()
+        return Camera(width, height, fx, fy, cx, cy)
 
     def frame(self, at: int, time_s: float | None = None) -> Frame:
         """Frame `at` of the film, without the mask: who is followed is known by where they are."""
@@ -181,5 +182,5 @@ def new_tracker(model: BodyModel, film: Film, config: TrackConfig) -> Tracker:
             return shape, Pose(film.rotations[at], film.transl[at])
 
     tracker = Tracker(model, clothing=CLOTHING, config=config, gravity_world=-UP)
-    tracker._person = KnownPerson(tracker.setup, tracker.config, tracker.prior, -UP, None)
+    tracker._whole.person = KnownPerson(tracker.setup, tracker.config, tracker.prior, -UP, None)
     return tracker

@@ -249,6 +249,7 @@ def memory(bench: Bench) -> Record:
             out["refused"] = str(error)
         with solver_of(tight) as solver, ThreadPoolExecutor(len(jobs)) as pool:
             split = list(pool.map(solver.descend, jobs))
+            out |= {"splits": solver.counts.splits, "on_cpu": solver.counts.on_cpu}
     apart = [apart_mm(j.problem, a.state, b.state)[0] for j, a, b in zip(jobs, free, split, strict=True)]
     out |= {"survived": len(split), "body_mm": float(max(apart)), "body_mm_median": float(statistics.median(apart))}
     after = device.descend(jobs[:1])[0]

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bodyfit.fit.device import Backend, DescendJob, Descent, LinearizeJob, SolveJob, Solver
+    from bodyfit.fit.gather import Gatherer
     from bodyfit.fit.problem import Linearization, Problem, State
     from bodyfit.fit.solver import Solution
 
@@ -43,14 +44,15 @@ def make_backend(device: str) -> Backend:
 
 
 @contextmanager
-def solver_of(backend: Backend) -> Iterator[Solver]:
+def solver_of(backend: Backend) -> Iterator[Gatherer]:
     """What gathers the jobs of threads into batches for a backend."""
     from bodyfit.fit.gather import Gatherer
 
     gatherer = Gatherer(backend)
-    closing: AbstractContextManager[Any] = gatherer if hasattr(gatherer, "__exit__") else nullcontext()
-    with closing:
+    try:
         yield gatherer
+    finally:
+        gatherer.close()
 
 
 @dataclass

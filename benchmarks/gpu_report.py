@@ -80,6 +80,7 @@ def agreement(r: Record) -> list[str]:
     columns = (
         ("stage", "stage"), ("groups", "bodies"), ("rows", "rows"), ("parameters", "parameters"), *shared,
         ("body_mm_median", "solved: body, median mm"), ("body_mm", "worst mm"),
+        ("fork_mm", "from the nearest fork, mm"), ("cpu_s_own_mm", "the CPU's forks, mm"),
     )  # fmt: skip
     out = table(r["stages"], columns)
     if "followed" in r:
@@ -90,6 +91,11 @@ def agreement(r: Record) -> list[str]:
         )  # fmt: skip
         out += facts(r["followed"], names)
     limits = ", ".join(f"{k} {number(v)}" for k, v in r["limits"].items())
+    out += [
+        "Where two descents cost the same, the last bit of a sum decides between them; a fork is where the CPU itself",
+        "ends when its start is moved by 0.1 µm. Only settled stages count: a search's hypotheses fall to either side.",
+        "",
+    ]
     return [
         *out,
         f"Limits (relative, but for the body): {limits}. **{'Holds.' if r['holds'] else 'Does not hold.'}**",
@@ -127,7 +133,8 @@ def threads(r: Record) -> list[str]:
         ("fewest_per_stream_per_s", "slowest stream, frames/s"), ("live", f"all ≥ {r['live_fps']:.0f}/s"),
         ("cpu_ms_a_frame", "CPU ms a frame"), ("logic_cpu_ms_a_frame", "of it tracking's own"),
         ("busy_cores", "busy cores"),
-        ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("followed", "share followed"),
+        ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("jobs_a_batch", "jobs a batch"),
+        ("followed", "share followed"),
     )  # fmt: skip
     rows = [{"processes": 1, **row} for row in r["rows"]]
     out = table(rows, columns)
@@ -188,7 +195,8 @@ def memory(r: Record) -> list[str]:
     """Too small a memory."""
     names = (
         ("jobs", "jobs in a batch"), ("peak_mib", "MiB that it takes"), ("room", "room that it was then left"),
-        ("refused", "asked for at once"), ("survived", "jobs done when threads asked"),
+        ("refused", "asked for at once"), ("survived", "jobs done when threads asked"), ("splits", "batches halved"),
+        ("on_cpu", "jobs that did not fit alone and were done on the CPU"),
         ("body_mm", "worst body from the one with room, mm"), ("afterwards_mm", "a job afterwards, mm"),
     )  # fmt: skip
     return facts(r, names)

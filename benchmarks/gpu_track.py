@@ -21,7 +21,7 @@ from benchmarks.gpu_measure import Bench, Record, per_call
 if TYPE_CHECKING:
     from benchmarks.gpu_frames import Film
     from bodyfit.body.model import BodyModel
-    from bodyfit.fit.device import Solver
+    from bodyfit.fit.gather import Gatherer
 
 LIVE_FPS, GOAL_FPS = 30.0, 2000.0
 START_S = 12.0
@@ -44,7 +44,7 @@ def descents(bench: Bench) -> Record:
     return {"rows": rows, "goal_frames_per_s": GOAL_FPS}
 
 
-def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solver: Solver, seconds: float) -> Record:
+def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solver: Gatherer, seconds: float) -> Record:
     """Follows so many streams at once, a thread each, as fast as they go, for so long; stream k walks through film
     k modulo their number from a place of its own."""
     from benchmarks.gpu_frames import new_tracker
@@ -91,13 +91,14 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
     ready.wait()
     watch.waited_s.clear()
     watch.jobs.clear()
-    watch.cpu_s = 0.0
+    watch.cpu_s, before = 0.0, solver.counts
     start, cpu = time.perf_counter(), time.process_time()
     end[0] = start + seconds
     go.set()
     for thread in threads:
         thread.join()
     took, cpu = time.perf_counter() - start, time.process_time() - cpu
+    after = solver.counts
     if failed:
         raise failed[0]
     frames = sum(counts)
@@ -114,6 +115,7 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
         "busy_cores": cpu / took,
         "waited_ms_a_frame": 1e3 * sum(watch.waited_s.values()) / max(frames, 1),
         "jobs_a_frame": sum(watch.jobs.values()) / max(frames, 1),
+        "jobs_a_batch": (after.jobs - before.jobs) / max(after.batches - before.batches, 1),
         "parts_ms": {name: 1e3 * statistics.median(t.get(name, 0.0) for t in times) for name in sorted(parts)},
     }
 
@@ -225,6 +227,7 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, seconds:
         "logic_cpu_ms_a_frame": sum(r["logic_cpu_ms_a_frame"] * r["frames"] for r in rows) / max(frames, 1),
         "busy_cores": sum(r["busy_cores"] for r in rows),
         "waited_ms_a_frame": sum(r["waited_ms_a_frame"] * r["frames"] for r in rows) / max(frames, 1),
+        "jobs_a_batch": sum(r["jobs_a_batch"] * r["frames"] for r in rows) / max(frames, 1),
         "live": min(r["fewest_per_stream_per_s"] for r in rows) >= LIVE_FPS,
     }
 
