@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,24 @@ def solver_of(backend: Backend) -> Iterator[Gatherer]:
         yield gatherer
     finally:
         gatherer.close()
+
+
+def counts_of(solver: Any) -> dict[str, int]:
+    """What a gatherer has done until now, here or in another process; nothing for a solver that does not gather."""
+    counts = getattr(solver, "counts", None)
+    if counts is None:
+        return {"batches": 0, "jobs": 0}
+    return counts() if callable(counts) else asdict(counts)
+
+
+def give_back(backend: Any) -> None:
+    """Gives the device's memory back that is kept for batches of shapes that came before."""
+    programs = getattr(backend, "programs", None)
+    if programs is not None:
+        from torch import cuda
+
+        programs.clear()
+        cuda.empty_cache()
 
 
 @dataclass
