@@ -46,6 +46,7 @@ class Slow(CpuBackend):
     """The CPU's launchers, which write down their batches and begin the first of them only when they are let."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.batches: list[int] = []
         self.let = threading.Event()
         self.before: Callable[[Sequence[Any]], None] = lambda _jobs: None

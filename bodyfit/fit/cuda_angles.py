@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.cuda_tensors import Upload
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.render.extra import Tensor, torch
 
 SMALL_RAD = 1e-4
@@ -36,29 +36,33 @@ def _products_of_quaternion() -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return M.reshape(9, 16), c.reshape(16)
 
 
+def _tables(twist_axis: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+    """What `JointAngles` needs on the device."""
+    axis = np.zeros((len(twist_axis), 3))
+    for j, a in enumerate(twist_axis):
+        if a >= 0:
+            axis[j, a] = 1.0
+    K = skew(axis)
+    # q ⊗ (0, -axis), and q's part along the axis, as matrices behind a row q
+    untwist = np.zeros((len(axis), 4, 5))
+    untwist[:, 1:, 0], untwist[:, 0, 1:4], untwist[:, 1:, 1:4] = axis, -axis, np.swapaxes(K, 1, 2)
+    untwist[:, 1:, 4] = axis
+    return (
+        *_products_of_quaternion(), axis, 0.5 * axis[None], 2.0 * axis, axis.sum(1, keepdims=True), untwist, 2.0 * K,
+        2.0 * K @ K, skew(np.eye(3)).reshape(3, 9), np.eye(3), np.array([1.0, 0.0]), np.ones(1), np.full(1, 0.5e-12),
+        np.full(1, 1.0 / 12.0),
+    )  # fmt: skip
+
+
 class JointAngles:
     """The angles of V joints: axis-angle, or the swing and twist of those with a twist axis (V,); none: -1."""
 
-    def __init__(self, twist_axis: NDArray[np.int32], up: Upload) -> None:
-        axis = np.zeros((len(twist_axis), 3))
-        turning = np.flatnonzero(np.asarray(twist_axis) >= 0)
-        axis[turning, np.asarray(twist_axis)[turning]] = 1.0
-        K = skew(axis)
-        # q ⊗ (0, -axis), and q's part along the axis, as matrices behind a row q
-        untwist = np.zeros((len(axis), 4, 5))
-        untwist[:, 1:, 0], untwist[:, 0, 1:4], untwist[:, 1:, 1:4] = axis, -axis, np.swapaxes(K, 1, 2)
-        untwist[:, 1:, 4] = axis
-
-        self._twists = len(turning) > 0
-        self._products, self._offset = (up(a) for a in _products_of_quaternion())
-        self._axis, self._half_axis, self._twice_axis = up(axis), up(0.5 * axis[None]), up(2.0 * axis)
-        self._twisted = up(axis.sum(1, keepdims=True))
-        self._untwist = up(untwist)
-        self._sine, self._versine = up(2.0 * K), up(2.0 * K @ K)
-        self._skew = up(skew(np.eye(3)).reshape(3, 9))
-        self._eye, self._identity = up(np.eye(3)), up(np.array([1.0, 0.0]))
-        self._one, self._tiny = up(np.ones(1)), up(np.full(1, 0.5e-12))
-        self._limit = up(np.full(1, 1.0 / 12.0))
+    def __init__(self, twist_axis: tuple[int, ...], tensors: Tensors) -> None:
+        self._twists = max(twist_axis) >= 0
+        (
+            self._products, self._offset, self._axis, self._half_axis, self._twice_axis, self._twisted, self._untwist,
+            self._sine, self._versine, self._skew, self._eye, self._identity, self._one, self._tiny, self._limit,
+        ) = tensors.constants(("angles", twist_axis), lambda: _tables(twist_axis))  # fmt: skip
 
     def quaternions(self, R: Tensor) -> Tensor:
         """(N, V, 4) unit quaternions w, x, y, z with w ≥ 0 of rotations (N, V, 3, 3), by way of the largest part."""

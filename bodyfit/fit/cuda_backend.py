@@ -69,6 +69,12 @@ class CudaBackend:
             return f"torch finds {torch.cuda.device_count()} of them, numbered from 0"
         return None
 
+    def memory_bytes(self) -> int:
+        """Memory of the device that torch holds for this process."""
+        from bodyfit.render.extra import torch
+
+        return int(torch.cuda.memory_reserved(self._tensors.device)) if self._tensors.device.type == "cuda" else 0
+
     def takes(self, problem: Problem) -> bool:
         """Whether the problem is one of depth, keypoints and priors; colours and rigs are the CPU's."""
         from bodyfit.fit.follow import Expected

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.cuda_tensors import Upload
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.render.extra import Tensor, torch
 
 
@@ -23,17 +23,23 @@ def ways(parents: NDArray[np.int32]) -> NDArray[np.float64]:
     return way
 
 
+def _tables(parents: tuple[int, ...]) -> list[NDArray[np.float64] | NDArray[np.int64]]:
+    """The identity, and the joint 1, 2, 4 … above each."""
+    count = len(parents)
+    above = np.array([*(p if p >= 0 else count for p in parents), count], np.int64)
+    found: list[NDArray[np.float64] | NDArray[np.int64]] = [np.eye(3)]
+    while (above < count).any():
+        found.append(above)
+        above = above[above]
+    return found
+
+
 class Chain:
     """A skeleton of J joints; beside them stands one that is never turned, at number J: the root's parent."""
 
-    def __init__(self, parents: NDArray[np.int32], upload: Upload) -> None:
-        count = len(parents)
-        above = np.append(np.where(parents < 0, count, parents), count).astype(np.int64)
-        self._rounds: list[Tensor] = []
-        while (above < count).any():
-            self._rounds.append(upload(above))
-            above = above[above]
-        self._still = upload(np.eye(3))
+    def __init__(self, parents: NDArray[np.int32], tensors: Tensors) -> None:
+        above = tuple(int(p) for p in parents)
+        self._still, *self._rounds = tensors.constants(("chain", above), lambda: _tables(above))
 
     def turns(self, rotations: Tensor) -> Tensor:
         """(N, J + 1, 3, 3) the joints' rotations in the world, each transposed, of rotations (N, J, 3, 3) against the

@@ -97,7 +97,7 @@ class Equations:
     ) -> None:
         self.tensors = tensors
         self.batch: Batch = pack(problems, states, tensors)
-        self.priors = BatchPriors(problems, [s.group for s in states], tensors.upload)
+        self.priors = BatchPriors(problems, [s.group for s in states], tensors)
         self.overflow = tensors.upload(np.zeros(1, bool))
         """whether rows had no room"""
         batch = self.batch

@@ -7,78 +7,107 @@ matrix product.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bodyfit.fit.cuda_chain import levers, ways
-from bodyfit.fit.cuda_tensors import Upload
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.fit.keypoints import NEAR_M, JointTargets
 from bodyfit.fit.problem import Problem
 from bodyfit.render.extra import Tensor, torch
 
 
-def _in_views(problem: Problem, instants: int) -> list[list[JointTargets]]:
-    out: list[list[JointTargets]] = [[] for _ in range(instants)]
-    for n, v in problem.items:
-        targets = problem.views[v].keypoints
-        if targets is not None and any(name in problem.mesh.joint_names for name in targets.names):
-            out[n].append(targets)
+@dataclass(frozen=True)
+class _Known:
+    """The keypoints of a view that name a joint: joint (T,), weight (T,) 1/px², robust (T,) px², focal (2,), middle
+    (T, 2) px, with which residual = focal · across + middle, and the camera."""
+
+    joint: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    robust: float
+    focal: tuple[float, float]
+    middle: NDArray[np.float64]
+    R: NDArray[np.float64]
+    t: NDArray[np.float64]
+
+
+def _known(targets: JointTargets, problem: Problem) -> _Known:
+    names, config = problem.mesh.joint_names, problem.config
+    use = [i for i, name in enumerate(targets.names) if name in names]
+    fx, fy, cx, cy = targets.intrinsics
+    robust = max(config.robust_keypoint_px, problem.stage.robust_outline_m * targets.px_per_m)
+    return _Known(
+        np.array([names.index(targets.names[i]) for i in use], np.int64),
+        targets.confidence[use] / config.sigma_keypoint_px**2, robust**2, (fx, fy),
+        np.array((cx, cy)) - targets.xy[use], targets.R_iw, targets.t_iw,
+    )  # fmt: skip
+
+
+def _in_instants(problem: Problem, instants: int) -> list[list[_Known]]:
+    out: list[list[_Known]] = [[] for _ in range(instants)]
+    known = {v: _known(w.keypoints, problem) for v, w in enumerate(problem.views) if w.keypoints is not None}
+    if known:
+        for n, v in problem.items:
+            if v in known and len(known[v].joint):
+                out[n].append(known[v])
     return out
 
 
 class BatchKeypoints:
     """The keypoints that N instants of some problems have; the same skeleton in all."""
 
-    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], up: Upload) -> None:
-        seen = [_in_views(p, n) for p, n in zip(problems, instants, strict=True)]
-        names, parents = problems[0].mesh.joint_names, problems[0].mesh.parents
-
-        def known(targets: JointTargets) -> list[int]:
-            return [i for i, name in enumerate(targets.names) if name in names]
-
-        self._count = max((sum(len(known(t)) for t in each) for s in seen for each in s), default=0)
+    def __init__(self, problems: Sequence[Problem], instants: Sequence[int], tensors: Tensors) -> None:
+        seen = [each for p, n in zip(problems, instants, strict=True) for each in _in_instants(p, n)]
+        self._count = max((sum(len(k.joint) for k in each) for each in seen), default=0)
         if not self._count:
             return
-        total, count, J = sum(instants), self._count, len(parents)
+        parents = problems[0].mesh.parents
+        total, count, J = len(seen), self._count, len(parents)
         joint = np.zeros((total, count), np.int64)
         R, t = np.zeros((total, count, 3, 3)), np.zeros((total, count, 3))
-        t[..., 2] = 1.0
         focal, middle = np.ones((total, count, 2)), np.zeros((total, count, 2))
         weight, robust = np.zeros((total, count)), np.ones((total, count))
-        n = 0
-        for problem, own in zip(problems, seen, strict=True):
-            config, scale = problem.config, problem.stage.robust_outline_m
-            for each in own:
-                k = 0
-                for targets in each:
-                    use = known(targets)
-                    place = n, slice(k, k + len(use))
-                    k += len(use)
-                    fx, fy, cx, cy = targets.intrinsics
-                    joint[place] = [names.index(targets.names[i]) for i in use]
-                    R[place], t[place] = targets.R_iw, targets.t_iw
-                    focal[place], middle[place] = (fx, fy), np.array((cx, cy)) - targets.xy[use]
-                    weight[place] = targets.confidence[use] / config.sigma_keypoint_px**2
-                    robust[place] = max(config.robust_keypoint_px, scale * targets.px_per_m) ** 2
-                n += 1
+        t[..., 2] = 1.0
+        for n, each in enumerate(seen):
+            first = 0
+            for k in each:
+                at = n, slice(first, first + len(k.joint))
+                joint[at], weight[at], robust[at], focal[at], middle[at] = (
+                    k.joint,
+                    k.weight,
+                    k.robust,
+                    k.focal,
+                    k.middle,
+                )
+                R[at], t[at] = k.R, k.t
+                first += len(k.joint)
+        up = tensors.upload
         meshes = list({id(p.mesh): p.mesh for p in problems}.values())
         number = {id(mesh): i for i, mesh in enumerate(meshes)}
         which = np.repeat([number[id(p.mesh)] for p in problems], instants)
-        up_to = np.maximum(parents, 0)
+        above = np.maximum(parents, 0)
         root = (parents < 0)[:, None]
-        bones = [m.joint_template - np.where(root, 0.0, m.joint_template[up_to]) for m in meshes]
-        growth = [m.jointdirs - np.where(root[..., None], 0.0, m.jointdirs[up_to]) for m in meshes]
-
+        bones = [m.joint_template - np.where(root, 0.0, m.joint_template[above]) for m in meshes]
+        growth = [m.jointdirs - np.where(root[..., None], 0.0, m.jointdirs[above]) for m in meshes]
+        mesh = which if len(meshes) > 1 else which[:1]
+        self._bones = up(np.array(bones).reshape(len(meshes), 3 * J, 1)[mesh])
+        self._growth = up(np.array(growth).reshape(len(meshes), 3 * J, -1)[mesh])
         way = ways(parents)
-        self._above = up(np.where(parents < 0, J, parents).astype(np.int64))
         self._ways = up(np.concatenate([np.broadcast_to(way, (total, J, J)), way[joint]], 1))
         self._hangs = self._ways[:, J:, None, :, None]
-        each = which if len(meshes) > 1 else np.zeros(1, np.int64)
-        self._bones = up(np.array(bones)[each])
-        self._growth = up(np.array(growth).reshape(len(meshes), 3 * J, -1)[each])
         self._R, self._t, self._focal, self._middle = up(R), up(t), up(focal), up(middle)
         self._weight, self._robust = up(weight), up(robust)
-        self._near, self._one, self._nought = up(np.full(1, NEAR_M)), up(np.ones(1)), up(np.zeros(1))
+        up_to = np.where(parents < 0, J, parents).astype(np.int64)
+        self._above, self._near, self._one, self._nought = tensors.constants(
+            ("keypoints", tuple(up_to.tolist())), lambda: (up_to, np.full(1, NEAR_M), np.ones(1), np.zeros(1))
+        )
+
+    @property
+    def structure(self) -> tuple[int, ...]:
+        """What decides on the operations, beside the tensors' shapes."""
+        return (self._count, len(self._bones)) if self._count else (0,)
 
     def __bool__(self) -> bool:
         return self._count > 0
@@ -89,7 +118,7 @@ class BatchKeypoints:
         n, J, count = len(turns), turns.shape[1] - 1, self._count
         S = shape.shape[1]
         growth = self._growth.expand(n, -1, -1)
-        bones = torch.baddbmm(self._bones.reshape(-1, 3 * J, 1).expand(n, -1, -1), growth, shape[..., None])
+        bones = torch.baddbmm(self._bones.expand(n, -1, -1), growth, shape[..., None])
         # turns are transposed: bones are rows before them
         above = turns.index_select(1, self._above)
         steps = (bones.view(n, J, 1, 3) @ above)[:, :, 0]

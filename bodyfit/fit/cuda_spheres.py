@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.fit.collide import SIGMA_M, Spheres
 from bodyfit.fit.cuda_chain import levers, ways
-from bodyfit.fit.cuda_tensors import Upload
+from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.render.extra import Tensor, torch
 
 BUCKET = 24
 """pairs of a bucket; more pairs on the same two joints fill several"""
+STEP = 8
+"""so the spheres of other bodies have as many points and buckets, nearly always"""
 MOST_NUMBERS = 2**25
 """of a Jacobian at a time: 256 MB"""
 
@@ -28,87 +30,103 @@ MOST_NUMBERS = 2**25
 @dataclass(frozen=True, eq=False)
 class _Table:
     """Spheres sorted for the device, lengths in sigmas: the points' places (K + J + 1, 3J + 3) as a linear map from the
-    joints' turns, pairs (2, B · 24) of points, how near each pair may come (B · 24,), and the joints (B, J + 1) that
-    each bucket turns."""
+    joints' turns, pairs (2, B, 24) of points, how near each pair may come (B, 24), and the joints (B, J + 1) that each
+    bucket turns. The joints' places are the last J + 1 points; K and B are multiples of 8."""
 
-    points: NDArray[np.float64]
-    pairs: NDArray[np.int64]
-    reach: NDArray[np.float64]
-    turned: NDArray[np.float64]
+    points: Tensor
+    pairs: Tensor
+    reach: Tensor
+    turned: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Points and buckets."""
+        return len(self.points), len(self.turned)
+
+    def padded(self, points: int, buckets: int) -> _Table:
+        """The same with so many points, the new ones first, and buckets, of pairs that are never near."""
+        more, empty = points - self.size[0], buckets - self.size[1]
+        pad = torch.nn.functional.pad
+        return _Table(
+            pad(self.points, (0, 0, more, 0)), pad(self.pairs + more, (0, 0, 0, empty)),
+            pad(self.reach, (0, 0, 0, empty), value=-1.0), pad(self.turned, (0, 0, 0, empty)),
+        )  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def _table(spheres: Spheres) -> _Table:
+def _table(spheres: Spheres) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """The arrays of a `_Table`."""
     owner, joints, parents = spheres.owner, spheres.joints, spheres.parents
-    count = len(joints)
+    count, own = len(joints), -(-len(spheres.owner) // STEP) * STEP
+    first = own - len(owner)
     way = ways(parents)
     bones = np.zeros((count, count + 1, 3))
     for j, p in enumerate(parents):
         if p >= 0:
             bones[j] = bones[p]
             bones[j, p] += joints[j] - joints[p]
-    points = np.zeros((len(owner) + count + 1, count + 1, 3))
-    points[: len(owner)] = bones[owner]
-    points[np.arange(len(owner)), owner] += spheres.offset
-    points[len(owner) : -1] = bones
+    points = np.zeros((own + count + 1, count + 1, 3))
+    points[first:own] = bones[owner]
+    points[np.arange(first, own), owner] += spheres.offset
+    points[own:-1] = bones
     pairs = spheres.pairs.copy()
     back = owner[pairs[:, 0]] > owner[pairs[:, 1]]
     pairs[back] = pairs[back][:, ::-1]
     ends = owner[pairs]
-    chosen, reach, turned = [], [], []
     each = spheres.radius[pairs].sum(1) - spheres.slack
-    for a, b in np.unique(ends, axis=0):
-        mine = np.flatnonzero((ends == (a, b)).all(1))
-        for k in range(0, len(mine), BUCKET):
-            few = mine[k : k + BUCKET]
-            spare = BUCKET - len(few)
-            chosen.append(np.concatenate([pairs[few], np.zeros((spare, 2), np.int64)]))
-            reach.append(np.concatenate([each[few], np.full(spare, -1.0)]))
-            # the depth falls as sphere a moves along the line, and as b moves against it
-            turned.append(np.append(way[b] - way[a], 0.0))
-    return _Table(
-        points.reshape(len(points), -1) / SIGMA_M,
-        np.array(chosen, np.int64).reshape(-1, 2).T,
-        np.array(reach).reshape(-1) / SIGMA_M,
-        np.array(turned).reshape(-1, count + 1),
-    )
+    few: list[NDArray[np.intp]] = []
+    for both in np.unique(ends, axis=0):
+        mine = np.flatnonzero((ends == both).all(1))
+        few += [mine[k : k + BUCKET] for k in range(0, len(mine), BUCKET)]
+    buckets = -(-len(few) // STEP) * STEP
+    chosen = np.zeros((2, buckets, BUCKET), np.int64)
+    reach = np.full((buckets, BUCKET), -1.0)
+    turned = np.zeros((buckets, count + 1))
+    for i, k in enumerate(few):
+        chosen[:, i, : len(k)], reach[i, : len(k)] = pairs[k].T + first, each[k]
+        a, b = ends[k[0]]
+        # the depth falls as sphere a moves along the line, and as b moves against it
+        turned[i, :-1] = way[b] - way[a]
+    return points.reshape(len(points), -1) / SIGMA_M, chosen, reach / SIGMA_M, turned
 
 
 class BatchSpheres:
     """The spheres of N bodies side by side; None has none, and costs nothing."""
 
-    def __init__(self, spheres: Sequence[Spheres | None], joints: int, up: Upload) -> None:
-        kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None}.values())
-        tables = [_table(s) for s in kinds]
-        self._buckets = max((len(t.turned) for t in tables), default=0)
-        if not self._buckets:
+    def __init__(self, spheres: Sequence[Spheres | None], joints: int, tensors: Tensors) -> None:
+        kinds: list[Spheres] = list({id(s): s for s in spheres if s is not None and len(s.pairs)}.values())
+        self._buckets, self._shared = 0, len(kinds) == 1
+        if not kinds:
             return
-        number = {id(s): i for i, s in enumerate(kinds)}
-        which = np.array([number.get(id(s), -1) for s in spheres], np.int64)
-        rows = [np.arange(len(t.points)) for t in tables]
-        self._spheres = max(map(len, rows)) - joints - 1
-        points = np.zeros((len(tables), self._spheres + joints + 1, 3 * joints + 3))
-        pairs = np.zeros((len(tables), 2, self._buckets * BUCKET), np.int64)
-        reach = np.full((len(tables) + 1, self._buckets * BUCKET), -1.0)
-        turned = np.zeros((len(tables), self._buckets, joints + 1))
-        for i, t in enumerate(tables):
-            own = len(t.points) - joints - 1
-            points[i, :own], points[i, self._spheres :] = t.points[:own], t.points[own:]
-            pairs[i, :, : t.pairs.shape[1]], reach[i, : len(t.reach)] = t.pairs, t.reach
-            turned[i, : len(t.turned)] = t.turned
-        self._shared = len(tables) == 1
+        tables = [_Table(*tensors.cached(("spheres", s), partial(_table, s))) for s in kinds]
+        most, self._buckets = (max(t.size[k] for t in tables) for k in range(2))
+        self._spheres = most - joints - 1
+        tables = [t if t.size == (most, self._buckets) else t.padded(most, self._buckets) for t in tables]
+        number = {id(s): t for s, t in zip(kinds, tables, strict=True)}
+        (never,) = tensors.cached(
+            ("no spheres", self._buckets), lambda: (np.full((self._buckets, BUCKET), -1.0),)
+        )  # fmt: skip
+        reach = [number[id(s)].reach if id(s) in number else never for s in spheres]
+        each = tables if self._shared else [number.get(id(s), tables[0]) for s in spheres]
+        if self._shared and all(r is not never for r in reach):
+            reach = reach[:1]
 
-        self._reach = up(reach[which]) if not self._shared or (which < 0).any() else up(reach[:1])
-        each = np.zeros(1, np.int64) if self._shared else np.maximum(which, 0)
-        self._points, self._turned = up(points[each]), up(turned[each])
-        self._pairs = up(pairs.reshape(len(tables), -1)[each])
-        if not self._shared:
-            self._pairs = self._pairs[:, :, None].expand(-1, -1, 3)
-        self._tiny = up(np.full(1, 1e-9 / SIGMA_M))
-        self._never = up(np.full(1, np.inf))
-        per_bucket = len(spheres) * 6 * (3 * joints + 3)
-        step = max(1, MOST_NUMBERS // max(per_bucket, 1))
+        def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+            room = tensors.room(len(parts), *parts[0].shape, kind=parts[0].dtype)
+            return torch.stack(list(parts), out=room)
+
+        self._points, self._pairs = side_by_side([t.points for t in each]), side_by_side([t.pairs for t in each])
+        self._turned, self._reach = side_by_side([t.turned for t in each]), side_by_side(reach)
+        self._pairs, self._reach = self._pairs.flatten(1), self._reach.flatten(1)
+        self._tiny, self._far = tensors.constants(
+            "spheres", lambda: (np.full(1, 1e-9 / SIGMA_M), np.full(1, np.inf))
+        )  # fmt: skip
+        step = max(1, MOST_NUMBERS // (len(spheres) * 6 * (3 * joints + 3)))
         self._pieces = [(k, min(k + step, self._buckets)) for k in range(0, self._buckets, step)]
+
+    @property
+    def structure(self) -> tuple[int, ...]:
+        """What decides on the operations, beside the tensors' shapes."""
+        return self._buckets, int(self._shared), len(self._reach) if self._buckets else 0
 
     def __bool__(self) -> bool:
         return self._buckets > 0
@@ -122,13 +140,13 @@ class BatchSpheres:
         if self._shared:
             ends = points.index_select(1, self._pairs[0])
         else:
-            ends = points.gather(1, self._pairs)
+            ends = points.gather(1, self._pairs[:, :, None].expand(-1, -1, 3))
         count = self._buckets * BUCKET
         first = ends[:, :count]
         apart = first - ends[:, count:]
         distance = torch.linalg.vector_norm(apart, dim=-1)
         # one in the other's middle: no direction leads out
-        distance = torch.where(distance < self._tiny, self._never, distance)
+        distance = torch.where(distance < self._tiny, self._far, distance)
         depth = (self._reach - distance).clamp_min(0.0)
         force = apart * (depth.sign() / distance)[..., None]
         lines = torch.cat([force, torch.linalg.cross(first, force), depth[..., None]], -1).view(-1, BUCKET, 7)

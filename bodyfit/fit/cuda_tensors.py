@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from bodyfit.kernels.cuda_jit import SIMULATED
 from bodyfit.render.extra import Tensor, torch
 
-Upload = Callable[[NDArray[Any]], Tensor]
-"""Copies an array to a device."""
+Make = Callable[[], Sequence[NDArray[Any]]]
+MOST_CACHED = 512
+"""tables that are kept on a device: some 150 kB each"""
 
 
 class Tensors(Protocol):
@@ -28,6 +30,15 @@ class Tensors(Protocol):
         """A tensor of that shape with anything in it."""
         ...
 
+    def cached(self, key: Hashable, make: Make) -> tuple[Tensor, ...]:
+        """Copies of arrays that are made once for a key; nothing may write into them. A launch that is recorded must
+        not read them: they may be given up."""
+        ...
+
+    def constants(self, key: Hashable, make: Make) -> tuple[Tensor, ...]:
+        """As `cached`, for recorded launches too."""
+        ...
+
     def launch(self, kernel: Any, items: int, *arguments: Any) -> None:
         """Starts a kernel over so many items."""
         ...
@@ -41,7 +52,32 @@ class Tensors(Protocol):
         ...
 
 
-class HostTensors:
+class _Cached:
+    """What `cached` and `constants` are where nothing is recorded: the last few hundred."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """As `Tensors` has it."""
+        raise NotImplementedError
+
+    def cached(self, key: Hashable, make: Make) -> tuple[Tensor, ...]:
+        """Copies of arrays that are made once for a key."""
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = tuple(self.upload(a) for a in make())
+            while len(self._kept) > MOST_CACHED:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return found
+
+    def constants(self, key: Hashable, make: Make) -> tuple[Tensor, ...]:
+        """The same."""
+        return self.cached(key, make)
+
+
+class HostTensors(_Cached):
     """In the host's memory, for numba's simulator (NUMBA_ENABLE_CUDASIM=1)."""
 
     device = torch.device("cpu")
@@ -68,12 +104,13 @@ class HostTensors:
         return work
 
 
-class DeviceTensors:
+class DeviceTensors(_Cached):
     """On a CUDA device, on torch's current stream there."""
 
     def __init__(self, device: torch.device) -> None:
         from bodyfit.render.cuda_arrays import TorchArrays
 
+        super().__init__()
         self.device = device
         self._arrays = TorchArrays(device)
 
@@ -120,12 +157,14 @@ class Tape:
 
     def __init__(self, tensors: Tensors) -> None:
         self.device, self.launch, self.read_later = tensors.device, tensors.launch, tensors.read_later
-        self.record = tensors.record
+        self.record, self.cached = tensors.record, tensors.cached
         self._tensors, self._made, self._next, self._recorded = tensors, [], 0, False
+        self._constants: list[tuple[Hashable, tuple[Tensor, ...]]] = []
+        self._next_constants = 0
 
     def rewind(self) -> None:
         """From now on tensors are given out again from the first on."""
-        self._next, self._recorded = 0, True
+        self._next, self._next_constants, self._recorded = 0, 0, True
 
     def _again(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
         if self._next >= len(self._made):
@@ -149,6 +188,20 @@ class Tape:
         made = self._again(tuple(plain.shape), plain.dtype)
         made.copy_(plain.pin_memory() if made.is_cuda else plain, non_blocking=True)
         return made
+
+    def constants(self, key: Hashable, make: Make) -> tuple[Tensor, ...]:
+        """As the tensors' own, kept as long as the tape.
+
+        Raises:
+            TapeError: over a rewound tape, if the key is not the one that was asked for in its turn.
+        """
+        if not self._recorded:
+            self._constants.append((key, self._tensors.constants(key, make)))
+            return self._constants[-1][1]
+        if self._next_constants >= len(self._constants) or self._constants[self._next_constants][0] != key:
+            raise TapeError
+        self._next_constants += 1
+        return self._constants[self._next_constants - 1][1]
 
     def room(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:
         """As `upload`, with anything in it."""
