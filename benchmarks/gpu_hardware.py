@@ -20,9 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gpu_jobs import Cramped, alike, apart_mm, batch_of, give_back, rows_of, solver_of
+from benchmarks.gpu_jobs import alike, apart_mm, batch_of, give_back, rows_of, solver_of
 from benchmarks.gpu_measure import TOGETHER, Bench, Record, per_call
 from bodyfit.errors import DeviceMemoryError
+from bodyfit.fit.device import CpuBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,7 +262,7 @@ def cramped(bench: Bench, jobs: Sequence[Any]) -> Iterator[tuple[Backend, Record
     """The device with memory for about an eighth of a batch; on the CPU one that refuses larger ones."""
     if not bench.on_gpu:
         most = max(1, len(jobs) // 8)
-        yield Cramped(most), {"room": f"{most} jobs"}
+        yield CpuBackend(most_jobs=most), {"room": f"{most} jobs"}
         return
     import torch
 

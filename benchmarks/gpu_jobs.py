@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.errors import DeviceError, DeviceMemoryError
+from bodyfit.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,52 +151,6 @@ class Stopwatch:
                 self.cpu_s += cpu
                 self.waited_s[kind] = self.waited_s.get(kind, 0.0) + took
                 self.jobs[kind] = self.jobs.get(kind, 0) + 1
-
-
-@dataclass
-class Cramped:
-    """A CPU backend that has memory for so many jobs at once: what `memory` tries where there is no device."""
-
-    most: int
-    name: str = "cpu"
-    refused: int = 0
-
-    def takes(self, problem: Problem) -> bool:
-        """Every problem."""
-        del problem
-        return True
-
-    def key(self, problem: Problem) -> Hashable:
-        """As the CPU's."""
-        from bodyfit.fit.device import CpuBackend
-
-        return CpuBackend().key(problem)
-
-    def solve(self, jobs: Sequence[SolveJob]) -> list[Solution]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().solve(jobs)
-
-    def linearize(self, jobs: Sequence[LinearizeJob]) -> list[Linearization]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().linearize(jobs)
-
-    def descend(self, jobs: Sequence[DescendJob]) -> list[Descent]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().descend(jobs)
-
-    def _check(self, jobs: Sequence[Any]) -> None:
-        if len(jobs) > self.most:
-            self.refused += 1
-            raise DeviceMemoryError(f"room for {self.most} jobs, given {len(jobs)}")
 
 
 def alike(backend: Backend, jobs: Sequence[Any]) -> list[Any]:

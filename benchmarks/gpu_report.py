@@ -132,7 +132,7 @@ def threads(r: Record) -> list[str]:
         ("streams", "streams"), ("processes", "processes"), ("device", "device"), ("frames_per_s", "frames/s"),
         ("fewest_per_stream_per_s", "slowest stream, frames/s"), ("live", f"all ≥ {r['live_fps']:.0f}/s"),
         ("cpu_ms_a_frame", "CPU ms a frame"), ("logic_cpu_ms_a_frame", "of it tracking's own"),
-        ("busy_cores", "busy cores"),
+        ("busy_cores", "busy cores"), ("device_process_cores", "of them the device's process"),
         ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("jobs_a_batch", "jobs a batch"),
         ("followed", "share followed"),
     )  # fmt: skip

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,8 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
 def limit_of(row: Record, cores: int) -> str:
     """What keeps a row from being faster, in words."""
     busy, processes = row["busy_cores"], row.get("processes", 1)
+    if row.get("device_process_cores", 0.0) > 0.85:
+        return "the device's process: what it does on the CPU for its batches fills a core"
     if row["streams"] <= processes:
         return "latency: a stream's frames come one after the other"
     if busy > 0.85 * min(cores, 2**20):
@@ -168,8 +170,8 @@ def processes(bench: Bench) -> Record:
         for k, film in enumerate(bench.films):
             film.write(folder / f"{k}.npz")
         try:
-            with device_process(bench, folder / "device") as address:
-                _shared_out(bench, folder, scale.processes, address, rows, failures)
+            with device_process(bench, folder / "device") as owner:
+                _shared_out(bench, folder, scale.processes, owner, rows, failures)
         except (RuntimeError, OSError) as error:
             failures.append(f"a process for the device: {error}")
         _shared_out(bench, folder, scale.processes[-1:], None, rows, failures)
@@ -179,13 +181,13 @@ def processes(bench: Bench) -> Record:
 
 
 def _shared_out(
-    bench: Bench, folder: Path, counts: Sequence[int], address: str | None, rows: list[Record], failures: list[str]
+    bench: Bench, folder: Path, counts: Sequence[int], owner: Owner | None, rows: list[Record], failures: list[str]
 ) -> None:
-    """A row for each number of workers and streams; address: where a device's process listens, None: each its own."""
+    """A row for each number of workers and streams; owner: the device's process, None: each has the device itself."""
     scale, cores = bench.scale, len(os.sched_getaffinity(0))
     for count in counts:
         for n in [n for n in scale.streams[-2:] if n >= count] or scale.streams[-1:]:
-            about = {"streams": n, "processes": count, "device": "own" if address is None else "one process's"}
+            about = {"streams": n, "processes": count, "device": "own" if owner is None else "one process's"}
             if count > max(cores, 2):
                 rows.append({**about, "left_out": f"only {cores} cores"})
             elif not bench.has(START_S + scale.track_seconds):
@@ -193,15 +195,28 @@ def _shared_out(
             else:
                 left = max(bench.deadline - time.monotonic(), 1.0)
                 try:
-                    row = {**about, **_in_processes(bench, folder, count, n, address, min(left, 600.0))}
+                    row = {**about, **_in_processes(bench, folder, count, n, owner, min(left, 600.0))}
                     rows.append({**row, "limit": limit_of(row, cores)})
                 except RuntimeError as error:  # the rows before it stay
                     failures.append(f"{n} streams in {count} processes: {error}")
                     rows.append({**about, "left_out": "failed"})
 
 
+@dataclass(frozen=True)
+class Owner:
+    """A device's process: where it listens, and its number."""
+
+    address: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads until now, as Linux counts them."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def device_process(bench: Bench, address: Path) -> Iterator[str]:
+def device_process(bench: Bench, address: Path) -> Iterator[Owner]:
     """A process that owns the device and listens at an address."""
     from multiprocessing import get_context
 
@@ -220,15 +235,16 @@ def device_process(bench: Bench, address: Path) -> Iterator[str]:
             told = b"it ended"
         if told != b"ready":
             raise RuntimeError(told.decode(errors="replace"))
-        yield str(address)
+        yield Owner(str(address), process.pid or 0)
     finally:
         process.kill()
         process.join()
 
 
-def _in_processes(bench: Bench, folder: Path, count: int, streams: int, address: str | None, seconds: float) -> Record:
+def _in_processes(bench: Bench, folder: Path, count: int, streams: int, owner: Owner | None, seconds: float) -> Record:
     shares = [list(range(streams))[i::count] for i in range(count)]
-    command = [sys.executable, "-m", "benchmarks.gpu_track", str(folder), bench.backend.name, address or OWN]
+    command = [sys.executable, "-m", "benchmarks.gpu_track", str(folder), bench.backend.name]
+    command.append(OWN if owner is None else owner.address)
     workers = [
         subprocess.Popen(
             [*command, str(bench.scale.track_seconds), ",".join(map(str, share))], text=True,
@@ -248,12 +264,14 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, address:
             assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
+        before = 0.0 if owner is None else owner.cpu_s()
         rows = []
         for worker in workers:
             out, told = worker.communicate()
             if worker.returncode:
                 raise RuntimeError(f"a worker ended with {worker.returncode}: {told[-2000:]}")
             rows.append(json.loads(out))
+        of_owner = 0.0 if owner is None else owner.cpu_s() - before
     finally:
         killer.cancel()
         for worker in workers:
@@ -275,7 +293,8 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, address:
         "frames_per_s": frames / took,
         "fewest_per_stream_per_s": slowest,
         "live": slowest >= LIVE_FPS,
-        "busy_cores": sum(r["busy_cores"] for r in rows),
+        "busy_cores": sum(r["busy_cores"] for r in rows) + of_owner / took,
+        "device_process_cores": of_owner / took,
         **{name: mean(name) for name in names},
     }
 
