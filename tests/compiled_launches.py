@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 
+from bodyfit.fit.cuda_tensors import HostTensors
 from bodyfit.kernels.cuda_jit import Kernel
 
 
@@ -79,29 +79,10 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
     return _COMPILED[kernel.name]
 
 
-class CompiledTensors:
-    """As `bodyfit.fit.cuda_tensors.HostTensors`, with the kernels compiled."""
-
-    device = torch.device("cpu")
-
-    def upload(self, array: NDArray[Any]) -> torch.Tensor:
-        """A copy."""
-        return torch.from_numpy(np.array(array, order="C"))
-
-    def room(self, *shape: int, kind: torch.dtype = torch.float32) -> torch.Tensor:
-        """Filled with what is no sensible value, so that nothing may count on what was there."""
-        return torch.full(shape, float("nan") if kind.is_floating_point else -7, dtype=kind)
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The work itself, over the tensors that it was built with."""
-        return work
+class CompiledTensors(HostTensors):
+    """In the host's memory, with the kernels compiled."""
 
     def launch(self, kernel: Kernel, items: int, *arguments: Any) -> None:
         """Runs it in this thread."""
         del items
         compiled(kernel)(*(a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments))
-
-    def read_later(self, tensor: torch.Tensor) -> Callable[[], NDArray[Any] | None]:
-        """At once."""
-        copy = tensor.numpy().copy()
-        return lambda: copy
