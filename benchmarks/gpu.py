@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,9 @@ def measured(section: Section, bench: Bench, end: float) -> dict[str, Any]:
         say(told)
         return {"seconds": time.monotonic() - start, "failed": told}
     bench.found[section.name] = found
+    counts = getattr(getattr(bench.backend, "programs", None), "counts", None)
+    if counts is not None:
+        found["programs"] = {**asdict(counts), "redone": getattr(bench.backend, "redone", 0)}
     for told in found.get("failures", ()):
         say(told)
     say(f"{section.name}: {time.monotonic() - start:.1f} s")

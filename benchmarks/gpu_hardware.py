@@ -20,11 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from benchmarks.gpu_jobs import Cramped, alike, apart_mm, batch_of, rows_of, solver_of
+from benchmarks.gpu_jobs import alike, apart_mm, batch_of, give_back, rows_of, solver_of
 from benchmarks.gpu_measure import TOGETHER, Bench, Record, per_call
 from bodyfit.errors import DeviceMemoryError
+from bodyfit.fit.device import CpuBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,11 +234,10 @@ def memory(bench: Bench) -> Record:
     if bench.on_gpu:
         import torch
 
+        give_back(device)
         torch.cuda.reset_peak_memory_stats()
         device.descend(jobs)
         out["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
-        device.descend(jobs[:1])
-        torch.cuda.empty_cache()
     with cramped(bench, jobs) as (tight, told):
         out |= told
         try:
@@ -264,19 +262,29 @@ def cramped(bench: Bench, jobs: Sequence[Any]) -> Iterator[tuple[Backend, Record
     """The device with memory for about an eighth of a batch; on the CPU one that refuses larger ones."""
     if not bench.on_gpu:
         most = max(1, len(jobs) // 8)
-        yield Cramped(most), {"room": f"{most} jobs"}
+        yield CpuBackend(most_jobs=most), {"room": f"{most} jobs"}
         return
     import torch
 
-    torch.cuda.reset_peak_memory_stats()
+    device = torch.device(bench.backend.name)
+    whole = torch.cuda.get_device_properties(device).total_memory
+    give_back(bench.backend)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     bench.backend.descend(jobs[: max(1, len(jobs) // 8)])
-    room = torch.cuda.max_memory_allocated()
-    torch.cuda.empty_cache()
-    whole = torch.cuda.get_device_properties(0).total_memory
     # the allocator takes 20 MiB at a time for what is large
-    torch.cuda.set_per_process_memory_fraction(float(np.clip((1.2 * room + 2**25) / whole, 1e-4, 1.0)))
+    spare = 1.2 * (torch.cuda.max_memory_allocated(device) - before) + 2**25
     try:
-        yield bench.backend, {"room": f"{(1.2 * room + 2**25) / 2**20:.0f} MiB"}
+        while spare > 2**18:
+            give_back(bench.backend)
+            room = torch.cuda.memory_reserved(device) + spare
+            torch.cuda.set_per_process_memory_fraction(min(room / whole, 1.0), device)
+            try:
+                bench.backend.descend(jobs)
+            except DeviceMemoryError:
+                break
+            spare /= 2
+        yield bench.backend, {"room": f"{spare / 2**20:.1f} MiB"}
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        give_back(bench.backend)

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.errors import DeviceError, DeviceMemoryError
+from bodyfit.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,24 @@ def solver_of(backend: Backend) -> Iterator[Gatherer]:
         yield gatherer
     finally:
         gatherer.close()
+
+
+def counts_of(solver: Any) -> dict[str, int]:
+    """What a gatherer has done until now, here or in another process; nothing for a solver that does not gather."""
+    counts = getattr(solver, "counts", None)
+    if counts is None:
+        return {"batches": 0, "jobs": 0}
+    return counts() if callable(counts) else asdict(counts)
+
+
+def give_back(backend: Any) -> None:
+    """Gives the device's memory back that is kept for batches of shapes that came before."""
+    programs = getattr(backend, "programs", None)
+    if programs is not None:
+        from torch import cuda
+
+        programs.clear()
+        cuda.empty_cache()
 
 
 @dataclass
@@ -133,52 +151,6 @@ class Stopwatch:
                 self.cpu_s += cpu
                 self.waited_s[kind] = self.waited_s.get(kind, 0.0) + took
                 self.jobs[kind] = self.jobs.get(kind, 0) + 1
-
-
-@dataclass
-class Cramped:
-    """A CPU backend that has memory for so many jobs at once: what `memory` tries where there is no device."""
-
-    most: int
-    name: str = "cpu"
-    refused: int = 0
-
-    def takes(self, problem: Problem) -> bool:
-        """Every problem."""
-        del problem
-        return True
-
-    def key(self, problem: Problem) -> Hashable:
-        """As the CPU's."""
-        from bodyfit.fit.device import CpuBackend
-
-        return CpuBackend().key(problem)
-
-    def solve(self, jobs: Sequence[SolveJob]) -> list[Solution]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().solve(jobs)
-
-    def linearize(self, jobs: Sequence[LinearizeJob]) -> list[Linearization]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().linearize(jobs)
-
-    def descend(self, jobs: Sequence[DescendJob]) -> list[Descent]:
-        """As the CPU does, if there is room."""
-        from bodyfit.fit.device import CpuBackend
-
-        self._check(jobs)
-        return CpuBackend().descend(jobs)
-
-    def _check(self, jobs: Sequence[Any]) -> None:
-        if len(jobs) > self.most:
-            self.refused += 1
-            raise DeviceMemoryError(f"room for {self.most} jobs, given {len(jobs)}")
 
 
 def alike(backend: Backend, jobs: Sequence[Any]) -> list[Any]:

@@ -65,7 +65,7 @@ def prepare(r: Record) -> list[str]:
 
 def first_use(r: Record) -> list[str]:
     """First calls."""
-    rows = [{"kind": kind, **times} for kind, times in r.items()]
+    rows = [{"kind": kind, **times} for kind, times in r.items() if "first_ms" in times]
     return table(rows, (("kind", "job"), ("first_ms", "first, ms"), ("third_ms", "third, ms")))
 
 
@@ -129,14 +129,14 @@ def descents(r: Record) -> list[str]:
 def threads(r: Record) -> list[str]:
     """Whole frames."""
     columns = (
-        ("streams", "streams"), ("processes", "processes"), ("frames_per_s", "frames/s"),
+        ("streams", "streams"), ("processes", "processes"), ("device", "device"), ("frames_per_s", "frames/s"),
         ("fewest_per_stream_per_s", "slowest stream, frames/s"), ("live", f"all ≥ {r['live_fps']:.0f}/s"),
         ("cpu_ms_a_frame", "CPU ms a frame"), ("logic_cpu_ms_a_frame", "of it tracking's own"),
-        ("busy_cores", "busy cores"),
+        ("busy_cores", "busy cores"), ("device_process_cores", "of them the device's process"),
         ("waited_ms_a_frame", "waiting for the device, ms a frame"), ("jobs_a_batch", "jobs a batch"),
         ("followed", "share followed"),
     )  # fmt: skip
-    rows = [{"processes": 1, **row} for row in r["rows"]]
+    rows = [{"processes": 1, "device": "here", **row} for row in r["rows"]]
     out = table(rows, columns)
     done = [row for row in r["rows"] if "parts_ms" in row]
     if done:
@@ -165,7 +165,7 @@ def kernels(r: Record) -> list[str]:
     """Shares."""
     out = []
     for name, part in r.items():
-        if not isinstance(part, dict):
+        if not isinstance(part, dict) or "rows" not in part:
             continue
         out += [f"{name}, batches of {r['batch']}:", ""]
         if "absent" in part:
@@ -232,6 +232,10 @@ def markdown(results: Record) -> str:
             lines += [f"Left out: {section['left_out']}.", ""]
         else:
             lines += write(section["result"])
+            programs = section["result"].get("programs")
+            if programs:
+                told = ", ".join(f"{k} {v}" for k, v in programs.items())
+                lines += [f"Batches of repeated shapes until here (CUDA graphs): {told}.", ""]
             lines += [f"**Failed**: {told}\n" for told in section["result"].get("failures", ())]
     if results.get("running"):
         lines += [f"*Not finished: {results['running']} was running.*", ""]

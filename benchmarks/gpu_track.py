@@ -10,22 +10,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gpu_jobs import Stopwatch, alike, batch_of, make_backend, solver_of
+from benchmarks.gpu_jobs import Stopwatch, alike, batch_of, counts_of, give_back, make_backend, solver_of
 from benchmarks.gpu_measure import Bench, Record, per_call
 
 if TYPE_CHECKING:
     from benchmarks.gpu_frames import Film
     from bodyfit.body.model import BodyModel
-    from bodyfit.fit.gather import Gatherer
+    from bodyfit.fit.device import Solver
 
 LIVE_FPS, GOAL_FPS = 30.0, 2000.0
 START_S = 12.0
 """what workers may take until they follow"""
+OWN = "own"
 WARM_FRAMES = 3
 """frames of a stream that do not count"""
 
@@ -44,7 +46,7 @@ def descents(bench: Bench) -> Record:
     return {"rows": rows, "goal_frames_per_s": GOAL_FPS}
 
 
-def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solver: Gatherer, seconds: float) -> Record:
+def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solver: Solver, seconds: float) -> Record:
     """Follows so many streams at once, a thread each, as fast as they go, for so long; stream k walks through film
     k modulo their number from a place of its own."""
     from benchmarks.gpu_frames import new_tracker
@@ -91,14 +93,14 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
     ready.wait()
     watch.waited_s.clear()
     watch.jobs.clear()
-    watch.cpu_s, before = 0.0, solver.counts
+    watch.cpu_s, before = 0.0, counts_of(solver)
     start, cpu = time.perf_counter(), time.process_time()
     end[0] = start + seconds
     go.set()
     for thread in threads:
         thread.join()
     took, cpu = time.perf_counter() - start, time.process_time() - cpu
-    after = solver.counts
+    after = counts_of(solver)
     if failed:
         raise failed[0]
     frames = sum(counts)
@@ -115,7 +117,7 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
         "busy_cores": cpu / took,
         "waited_ms_a_frame": 1e3 * sum(watch.waited_s.values()) / max(frames, 1),
         "jobs_a_frame": sum(watch.jobs.values()) / max(frames, 1),
-        "jobs_a_batch": (after.jobs - before.jobs) / max(after.batches - before.batches, 1),
+        "jobs_a_batch": (after["jobs"] - before["jobs"]) / max(after["batches"] - before["batches"], 1),
         "parts_ms": {name: 1e3 * statistics.median(t.get(name, 0.0) for t in times) for name in sorted(parts)},
     }
 
@@ -123,6 +125,8 @@ def follow(model: BodyModel, films: Sequence[Film], streams: Sequence[int], solv
 def limit_of(row: Record, cores: int) -> str:
     """What keeps a row from being faster, in words."""
     busy, processes = row["busy_cores"], row.get("processes", 1)
+    if row.get("device_process_cores", 0.0) > 0.85:
+        return "the device's process: what it does on the CPU for its batches fills a core"
     if row["streams"] <= processes:
         return "latency: a stream's frames come one after the other"
     if busy > 0.85 * min(cores, 2**20):
@@ -151,43 +155,101 @@ def threads(bench: Bench) -> Record:
     return {"rows": rows, "cores": cores, "live_fps": LIVE_FPS, "goal_frames_per_s": GOAL_FPS}
 
 
-# worker processes: each has a device's context, a gatherer, and its share of the streams
+# worker processes
 
 
 def processes(bench: Bench) -> Record:
-    """The same with the streams shared out among worker processes, each with the device for itself and a gatherer."""
-    rows, failures, cores = [], [], len(os.sched_getaffinity(0))
-    scale = bench.scale
-    with tempfile.TemporaryDirectory() as folder:
+    """The same with the streams shared out among worker processes: all of them ask one process that owns the device, as
+    the service's do; or each has the device for itself."""
+    rows: list[Record] = []
+    failures: list[str] = []
+    cores, scale = len(os.sched_getaffinity(0)), bench.scale
+    give_back(bench.backend)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for k, film in enumerate(bench.films):
-            film.write(Path(folder) / f"{k}.npz")
-        for count in scale.processes:
-            for n in [n for n in scale.streams[-2:] if n >= count] or scale.streams[-1:]:
-                if count > max(cores, 2):
-                    rows.append({"streams": n, "processes": count, "left_out": f"only {cores} cores"})
-                elif not bench.has(START_S + scale.track_seconds):
-                    rows.append({"streams": n, "processes": count, "left_out": "no time"})
-                else:
-                    left = max(bench.deadline - time.monotonic(), 1.0)
-                    try:
-                        row = _in_processes(bench, Path(folder), count, n, min(left, 600.0))
-                        rows.append({**row, "limit": limit_of(row, cores)})
-                    except RuntimeError as error:  # the rows before it stay
-                        failures.append(f"{n} streams in {count} processes: {error}")
-                        rows.append({"streams": n, "processes": count, "left_out": "failed"})
+            film.write(folder / f"{k}.npz")
+        try:
+            with device_process(bench, folder / "device") as owner:
+                _shared_out(bench, folder, scale.processes, owner, rows, failures)
+        except (RuntimeError, OSError) as error:
+            failures.append(f"a process for the device: {error}")
+        _shared_out(bench, folder, scale.processes[-1:], None, rows, failures)
     return {
         "rows": rows, "failures": failures, "cores": cores, "live_fps": LIVE_FPS, "goal_frames_per_s": GOAL_FPS,
     }  # fmt: skip
 
 
-def _in_processes(bench: Bench, folder: Path, count: int, streams: int, seconds: float) -> Record:
-    name = bench.backend.name
+def _shared_out(
+    bench: Bench, folder: Path, counts: Sequence[int], owner: Owner | None, rows: list[Record], failures: list[str]
+) -> None:
+    """A row for each number of workers and streams; owner: the device's process, None: each has the device itself."""
+    scale, cores = bench.scale, len(os.sched_getaffinity(0))
+    for count in counts:
+        for n in [n for n in scale.streams[-2:] if n >= count] or scale.streams[-1:]:
+            about = {"streams": n, "processes": count, "device": "own" if owner is None else "one process's"}
+            if count > max(cores, 2):
+                rows.append({**about, "left_out": f"only {cores} cores"})
+            elif not bench.has(START_S + scale.track_seconds):
+                rows.append({**about, "left_out": "no time"})
+            else:
+                left = max(bench.deadline - time.monotonic(), 1.0)
+                try:
+                    row = {**about, **_in_processes(bench, folder, count, n, owner, min(left, 600.0))}
+                    rows.append({**row, "limit": limit_of(row, cores)})
+                except RuntimeError as error:  # the rows before it stay
+                    failures.append(f"{n} streams in {count} processes: {error}")
+                    rows.append({**about, "left_out": "failed"})
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A device's process: where it listens, and its number."""
+
+    address: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads until now, as Linux counts them."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def device_process(bench: Bench, address: Path) -> Iterator[Owner]:
+    """A process that owns the device and listens at an address."""
+    from multiprocessing import get_context
+
+    from bodyfit.fit.device_process import GATHERED, device_main
+
+    context = get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    device = bench.backend.name if bench.on_gpu else GATHERED
+    process = context.Process(target=device_main, args=(str(address), device, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        try:
+            told = mine.recv_bytes() if mine.poll(max(bench.deadline - time.monotonic(), 1.0)) else b"nothing in time"
+        except EOFError:
+            told = b"it ended"
+        if told != b"ready":
+            raise RuntimeError(told.decode(errors="replace"))
+        yield Owner(str(address), process.pid or 0)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _in_processes(bench: Bench, folder: Path, count: int, streams: int, owner: Owner | None, seconds: float) -> Record:
     shares = [list(range(streams))[i::count] for i in range(count)]
-    command = [sys.executable, "-m", "benchmarks.gpu_track", str(folder), name, str(bench.scale.track_seconds)]
+    command = [sys.executable, "-m", "benchmarks.gpu_track", str(folder), bench.backend.name]
+    command.append(OWN if owner is None else owner.address)
     workers = [
         subprocess.Popen(
-            [*command, ",".join(map(str, share))], cwd=Path(__file__).resolve().parent.parent, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*command, str(bench.scale.track_seconds), ",".join(map(str, share))], text=True,
+            cwd=Path(__file__).resolve().parent.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for share in shares if share
     ]  # fmt: skip
@@ -202,12 +264,14 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, seconds:
             assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
+        before = 0.0 if owner is None else owner.cpu_s()
         rows = []
         for worker in workers:
             out, told = worker.communicate()
             if worker.returncode:
                 raise RuntimeError(f"a worker ended with {worker.returncode}: {told[-2000:]}")
             rows.append(json.loads(out))
+        of_owner = 0.0 if owner is None else owner.cpu_s() - before
     finally:
         killer.cancel()
         for worker in workers:
@@ -215,20 +279,23 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, seconds:
                 worker.kill()
                 worker.wait()
     frames, took = sum(r["frames"] for r in rows), max(r["seconds"] for r in rows)
+
+    def mean(name: str) -> float:
+        return sum(r[name] * r["frames"] for r in rows) / max(frames, 1)
+
+    slowest = min(r["fewest_per_stream_per_s"] for r in rows)
+    names = ("followed", "cpu_ms_a_frame", "logic_cpu_ms_a_frame", "waited_ms_a_frame", "jobs_a_batch")
     return {
         "streams": streams,
         "processes": len(rows),
         "frames": frames,
         "seconds": took,
         "frames_per_s": frames / took,
-        "fewest_per_stream_per_s": min(r["fewest_per_stream_per_s"] for r in rows),
-        "followed": sum(r["followed"] * r["frames"] for r in rows) / max(frames, 1),
-        "cpu_ms_a_frame": sum(r["cpu_ms_a_frame"] * r["frames"] for r in rows) / max(frames, 1),
-        "logic_cpu_ms_a_frame": sum(r["logic_cpu_ms_a_frame"] * r["frames"] for r in rows) / max(frames, 1),
-        "busy_cores": sum(r["busy_cores"] for r in rows),
-        "waited_ms_a_frame": sum(r["waited_ms_a_frame"] * r["frames"] for r in rows) / max(frames, 1),
-        "jobs_a_batch": sum(r["jobs_a_batch"] * r["frames"] for r in rows) / max(frames, 1),
-        "live": min(r["fewest_per_stream_per_s"] for r in rows) >= LIVE_FPS,
+        "fewest_per_stream_per_s": slowest,
+        "live": slowest >= LIVE_FPS,
+        "busy_cores": sum(r["busy_cores"] for r in rows) + of_owner / took,
+        "device_process_cores": of_owner / took,
+        **{name: mean(name) for name in names},
     }
 
 
@@ -238,18 +305,25 @@ def _words(worker: subprocess.Popen[str]) -> str:
 
 
 def worker(arguments: Sequence[str]) -> int:
-    """One worker: folder of films, device, seconds, numbers of its streams; says ready, waits for a line, reports."""
+    """One worker: folder of films, device, where its process listens (or own), seconds, numbers of its streams; says
+    ready, waits for a line, reports."""
     from benchmarks.gpu_frames import Film
     from bodyfit.body.model import load_body_model
 
-    folder, device, seconds, numbers = Path(arguments[0]), arguments[1], float(arguments[2]), arguments[3]
-    streams = [int(n) for n in numbers.split(",")]
+    folder, device, address, seconds = Path(arguments[0]), arguments[1], arguments[2], float(arguments[3])
+    streams = [int(n) for n in arguments[4].split(",")]
     films: list[Any] = [None] * len(list(folder.glob("*.npz")))
     for n in streams:
         k = n % len(films)
         films[k] = films[k] or Film.read(folder / f"{k}.npz")
     model = load_body_model()
-    with solver_of(make_backend(device)) as solver:
+    with ExitStack() as stack:
+        if address == OWN:
+            solver: Any = stack.enter_context(solver_of(make_backend(device)))
+        else:
+            from bodyfit.fit.device_process import RemoteSolver
+
+            solver = RemoteSolver(address, device)
         follow(model, films, streams, solver, 0.2)  # compiled, or read from the disk, and warm
         print("ready", flush=True)
         if sys.stdin.readline() != "go\n":
