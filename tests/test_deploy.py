@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bodyfit_service.metrics import Metrics
+from bodyfit_service.metrics import DEVICE_GAUGES, Metrics
 from bodyfit_service.settings import Settings, field_docs, read_settings, split_address
 
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
@@ -89,7 +89,7 @@ def instructions(written: Instructions) -> Instructions:
 def metric_names() -> set[str]:
     """As Prometheus knows them, with what a GPU would add."""
     metrics = Metrics()
-    metrics.gpu_memory(1)
+    metrics.device("cuda", dict.fromkeys(DEVICE_GAUGES, 1))
     return {line.split()[2] for line in metrics.text().splitlines() if line.startswith("# TYPE bodyfit_")}
 
 

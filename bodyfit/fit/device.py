@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from bodyfit.fit.solver import Solution, StopReason
 
 Cancelled = Callable[[], bool]
+WAIT_S = 0.002
+"""so long a job waits for others that can be in its batch"""
+LOST = 4
+"""exit status of a process whose device is lost"""
 
 
 @dataclass(frozen=True)

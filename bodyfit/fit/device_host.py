@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bodyfit.errors import DeviceError
-from bodyfit.fit.gather import WAIT_S
+from bodyfit.fit.device import WAIT_S
 
 READY_S = 600.0
 """kernels that were never compiled take minutes"""

@@ -15,15 +15,13 @@ from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 from bodyfit.errors import BodyfitError, DeviceError, DeviceLostError, InputError
-from bodyfit.fit.device import Backend, CpuBackend, DescendJob, Descent, LinearizeJob, SolveJob
+from bodyfit.fit.device import LOST, WAIT_S, Backend, CpuBackend, DescendJob, Descent, LinearizeJob, SolveJob
 from bodyfit.fit.device_wire import MOST_BYTES, Incoming, Outgoing, Unknown
-from bodyfit.fit.gather import DESCEND, LINEARIZE, LOOK_S, SOLVE, WAIT_S, Gatherer
+from bodyfit.fit.gather import DESCEND, LINEARIZE, LOOK_S, SOLVE, Gatherer
 from bodyfit.fit.problem import Linearization, Problem
 from bodyfit.fit.solver import Solution
 from bodyfit.watch import checkpoint
 
-LOST = 4
-"""exit status of a process whose device is lost"""
 GATHERED = "cpu-gathered"
 ASKS = {SOLVE: SolveJob, LINEARIZE: LinearizeJob, DESCEND: DescendJob}
 

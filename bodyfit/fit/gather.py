@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bodyfit.errors import DeviceLostError, DeviceMemoryError
-from bodyfit.fit.device import Backend, CpuBackend, DescendJob, Descent, LinearizeJob, SolveJob
+from bodyfit.fit.device import WAIT_S, Backend, CpuBackend, DescendJob, Descent, LinearizeJob, SolveJob
 from bodyfit.fit.problem import Linearization, Problem
 from bodyfit.fit.solver import Solution, solve_here
 from bodyfit.watch import checkpoint
 
-WAIT_S = 0.002
 RECENT_S = 0.25
 """who asked within so long is taken to ask again soon"""
 LOOK_S = 0.02
