@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("numba_cuda", reason="numba-cuda (extra [cuda]) is missing")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 

@@ -18,7 +18,7 @@ from bodyfit.fit.cuda_angles import JointAngles
 from bodyfit.fit.cuda_tensors import Tensors
 from bodyfit.fit.follow import Expected, Pose
 from bodyfit.fit.learned_prior import LearnedPrior
-from bodyfit.fit.pose_prior import ALIKE_GAIN, MIRROR, SIGMA_ALIKE, SIGMA_LIMIT, PosePrior, angles_from, arm_pairs
+from bodyfit.fit.pose_prior import ALIKE_GAIN, MIRROR, SIGMA_ALIKE, SIGMA_LIMIT, angles_from, arm_pairs
 from bodyfit.fit.problem import Problem
 from bodyfit.render.extra import Tensor, torch
 
@@ -127,17 +127,10 @@ class BatchPosePriors:
         J, total = problems[0].pose_mean.shape[1], sum(counts)
         box = np.zeros((6, total, own + (J + 1 if expected else 0), 3))
         box[2], box[3] = -np.inf, np.inf
-        means = np.concatenate([np.broadcast_to(p.pose_mean, (m, J, 3)) for p, m in zip(problems, counts, strict=True)])
-        box[0, :, :J] = angles_from(means, problems[0].pose_prior.twist_axis)
-        tables: dict[tuple[int | float, ...], NDArray[np.float64]] = {}
-        n = 0
-        for p, prior, m in zip(problems, learned, counts, strict=True):
-            spread = p.pose_prior
-            key = (id(spread.sigma), id(spread.low), id(spread.high), p.stage.pose_prior, id(prior))
-            if key not in tables:
-                tables[key] = _ranges(spread, p.stage.pose_prior, prior)
-            box[1:5, n : n + m, :J] = tables[key][:, None]
-            n += m
+        means = [p.pose_mean if len(p.pose_mean) == m else np.broadcast_to(p.pose_mean, (m, J, 3))
+                 for p, m in zip(problems, counts, strict=True)]  # fmt: skip
+        box[0, :, :J] = angles_from(np.concatenate(means), problems[0].pose_prior.twist_axis)
+        box[1:5, :, :J] = np.repeat(_ranges(problems, learned), counts, 1)
         for n, (p, pose) in expected.items():
             box[1, n, own:-1] = 1.0 / p.sigma_turn_rad**2
             box[1, n, -1] = 1.0 / p.sigma_move_m**2
@@ -221,9 +214,13 @@ class BatchPosePriors:
         return cost, (share @ mixtures.precisions).view(n, size, size)
 
 
-def _ranges(prior: PosePrior, widen: float, learned: LearnedPrior | None) -> NDArray[np.float64]:
-    """(4, J, 3): precision, lowest, highest, and the precision beyond, as `pose_prior_terms` has them."""
-    held = np.isfinite(prior.sigma)
-    precise = held if learned is None else held & ~learned.covered
-    w = np.where(precise, 1.0 / (prior.sigma * widen) ** 2, 0.0)
-    return np.stack([w, prior.low, prior.high, np.where(held, 1.0 / SIGMA_LIMIT**2, 0.0)])
+def _ranges(problems: Sequence[Problem], learned: Sequence[LearnedPrior | None]) -> NDArray[np.float64]:
+    """(4, M, J, 3) of M problems: precision, lowest, highest, and the precision beyond, as `pose_prior_terms` has
+    them."""
+    sigma, low, high = (np.array([getattr(p.pose_prior, name) for p in problems]) for name in ("sigma", "low", "high"))
+    none = np.zeros(sigma.shape[1:], bool)
+    covered = np.array([none if prior is None else prior.covered for prior in learned])
+    widen = np.array([p.stage.pose_prior for p in problems])[:, None, None]
+    held = np.isfinite(sigma)
+    w = np.where(held & ~covered, 1.0 / (sigma * widen) ** 2, 0.0)
+    return np.stack([w, low, high, np.where(held, 1.0 / SIGMA_LIMIT**2, 0.0)])

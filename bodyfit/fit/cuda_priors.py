@@ -100,9 +100,9 @@ def _refuse_mixed(problems: Sequence[Problem], groups: Sequence[NDArray[np.int64
     for p in problems:
         for field, wanted, found in (
             ("joint_names", first.mesh.joint_names, p.mesh.joint_names),
-            ("parents", first.mesh.parents.tolist(), p.mesh.parents.tolist()),
+            ("parents", first.mesh.parents, p.mesh.parents),
             ("num_shape", first.mesh.num_shape, p.mesh.num_shape),
-            ("twist_axis", first.pose_prior.twist_axis.tolist(), p.pose_prior.twist_axis.tolist()),
+            ("twist_axis", first.pose_prior.twist_axis, p.pose_prior.twist_axis),
         ):
-            if wanted != found:
+            if wanted is not found and not np.array_equal(wanted, found):
                 raise InputError(field, f"{wanted} as the batch's first problem has", str(found))

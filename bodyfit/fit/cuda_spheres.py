@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from bodyfit.render.extra import Tensor, torch
 
 BUCKET = 24
 """pairs of a bucket; more pairs on the same two joints fill several"""
-STEP = 8
-"""so the spheres of other bodies have as many points and buckets, nearly always"""
+STEP = 16
+"""points and buckets are rounded up to multiples of it: so batches of other bodies have the same shapes, mostly"""
 MOST_NUMBERS = 2**25
 """of a Jacobian at a time: 256 MB"""
 
@@ -31,33 +31,31 @@ MOST_NUMBERS = 2**25
 class _Table:
     """Spheres sorted for the device, lengths in sigmas: the points' places (K + J + 1, 3J + 3) as a linear map from the
     joints' turns, pairs (2, B, 24) of points, how near each pair may come (B, 24), and the joints (B, J + 1) that each
-    bucket turns. The joints' places are the last J + 1 points; K and B are multiples of 8."""
+    bucket turns. The joints' places are the last J + 1 points."""
 
-    points: Tensor
-    pairs: Tensor
-    reach: Tensor
-    turned: Tensor
+    points: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    reach: NDArray[np.float64]
+    turned: NDArray[np.float64]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Points and buckets."""
-        return len(self.points), len(self.turned)
+        """Points and buckets, as they are rounded up."""
+        return len(self.points) + -len(self.points) % STEP, len(self.turned) + -len(self.turned) % STEP
 
-    def padded(self, points: int, buckets: int) -> _Table:
-        """The same with so many points, the new ones first, and buckets, of pairs that are never near."""
-        more, empty = points - self.size[0], buckets - self.size[1]
-        pad = torch.nn.functional.pad
-        return _Table(
-            pad(self.points, (0, 0, more, 0)), pad(self.pairs + more, (0, 0, 0, empty)),
-            pad(self.reach, (0, 0, 0, empty), value=-1.0), pad(self.turned, (0, 0, 0, empty)),
+    def padded(self, points: int, buckets: int) -> tuple[NDArray[np.float64] | NDArray[np.int64], ...]:
+        """The arrays with so many points, the new ones first, and buckets, of pairs that are never near."""
+        more, empty = points - len(self.points), (0, buckets - len(self.turned))
+        return (
+            np.pad(self.points, ((more, 0), (0, 0))), np.pad(self.pairs + more, ((0, 0), empty, (0, 0))),
+            np.pad(self.reach, (empty, (0, 0)), constant_values=-1.0), np.pad(self.turned, (empty, (0, 0))),
         )  # fmt: skip
 
 
-def _table(spheres: Spheres) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """The arrays of a `_Table`."""
+@lru_cache(maxsize=256)
+def _table(spheres: Spheres) -> _Table:
     owner, joints, parents = spheres.owner, spheres.joints, spheres.parents
-    count, own = len(joints), -(-len(spheres.owner) // STEP) * STEP
-    first = own - len(owner)
+    count, own = len(joints), len(owner)
     way = ways(parents)
     bones = np.zeros((count, count + 1, 3))
     for j, p in enumerate(parents):
@@ -65,8 +63,8 @@ def _table(spheres: Spheres) -> tuple[NDArray[np.float64], NDArray[np.int64], ND
             bones[j] = bones[p]
             bones[j, p] += joints[j] - joints[p]
     points = np.zeros((own + count + 1, count + 1, 3))
-    points[first:own] = bones[owner]
-    points[np.arange(first, own), owner] += spheres.offset
+    points[:own] = bones[owner]
+    points[np.arange(own), owner] += spheres.offset
     points[own:-1] = bones
     pairs = spheres.pairs.copy()
     back = owner[pairs[:, 0]] > owner[pairs[:, 1]]
@@ -77,16 +75,15 @@ def _table(spheres: Spheres) -> tuple[NDArray[np.float64], NDArray[np.int64], ND
     for both in np.unique(ends, axis=0):
         mine = np.flatnonzero((ends == both).all(1))
         few += [mine[k : k + BUCKET] for k in range(0, len(mine), BUCKET)]
-    buckets = -(-len(few) // STEP) * STEP
-    chosen = np.zeros((2, buckets, BUCKET), np.int64)
-    reach = np.full((buckets, BUCKET), -1.0)
-    turned = np.zeros((buckets, count + 1))
+    chosen = np.zeros((2, len(few), BUCKET), np.int64)
+    reach = np.full((len(few), BUCKET), -1.0)
+    turned = np.zeros((len(few), count + 1))
     for i, k in enumerate(few):
-        chosen[:, i, : len(k)], reach[i, : len(k)] = pairs[k].T + first, each[k]
+        chosen[:, i, : len(k)], reach[i, : len(k)] = pairs[k].T, each[k]
         a, b = ends[k[0]]
         # the depth falls as sphere a moves along the line, and as b moves against it
         turned[i, :-1] = way[b] - way[a]
-    return points.reshape(len(points), -1) / SIGMA_M, chosen, reach / SIGMA_M, turned
+    return _Table(points.reshape(len(points), -1) / SIGMA_M, chosen, reach / SIGMA_M, turned)
 
 
 class BatchSpheres:
@@ -97,25 +94,29 @@ class BatchSpheres:
         self._buckets, self._shared = 0, len(kinds) == 1
         if not kinds:
             return
-        tables = [_Table(*tensors.cached(("spheres", s), partial(_table, s))) for s in kinds]
-        most, self._buckets = (max(t.size[k] for t in tables) for k in range(2))
+        sizes = [_table(s).size for s in kinds]
+        most, self._buckets = max(k[0] for k in sizes), max(k[1] for k in sizes)
         self._spheres = most - joints - 1
-        tables = [t if t.size == (most, self._buckets) else t.padded(most, self._buckets) for t in tables]
+        tables = [
+            tensors.cached(("spheres", s, most, self._buckets), partial(_table(s).padded, most, self._buckets))
+            for s in kinds
+        ]
         number = {id(s): t for s, t in zip(kinds, tables, strict=True)}
         (never,) = tensors.cached(
             ("no spheres", self._buckets), lambda: (np.full((self._buckets, BUCKET), -1.0),)
         )  # fmt: skip
-        reach = [number[id(s)].reach if id(s) in number else never for s in spheres]
         each = tables if self._shared else [number.get(id(s), tables[0]) for s in spheres]
-        if self._shared and all(r is not never for r in reach):
-            reach = reach[:1]
+        if self._shared and all(id(s) in number for s in spheres):
+            reach = [tables[0][2]]
+        else:
+            reach = [number[id(s)][2] if id(s) in number else never for s in spheres]
 
         def side_by_side(parts: Sequence[Tensor]) -> Tensor:
             room = tensors.room(len(parts), *parts[0].shape, kind=parts[0].dtype)
             return torch.stack(list(parts), out=room)
 
-        self._points, self._pairs = side_by_side([t.points for t in each]), side_by_side([t.pairs for t in each])
-        self._turned, self._reach = side_by_side([t.turned for t in each]), side_by_side(reach)
+        self._points, self._pairs, self._turned = (side_by_side([t[k] for t in each]) for k in (0, 1, 3))
+        self._reach = side_by_side(reach)
         self._pairs, self._reach = self._pairs.flatten(1), self._reach.flatten(1)
         self._tiny, self._far = tensors.constants(
             "spheres", lambda: (np.full(1, 1e-9 / SIGMA_M), np.full(1, np.inf))
