@@ -150,7 +150,7 @@ def mixed(model: BodyModel) -> tuple[list[Problem], list[State]]:
 # --- both ways --------------------------------------------------------------------------------------------------------
 
 
-def on_device(states: Sequence[State], tensors: Tensors = HOST) -> tuple[Any, Any, Any]:
+def on_device(states: Sequence[State], tensors: Tensors = HOST) -> tuple[Any, ...]:
     return tuple(
         tensors.upload(np.concatenate([getattr(s, name) for s in states])) for name in ("rotations", "transl", "shape")
     )
@@ -269,6 +269,21 @@ def test_a_mixed_batch_is_each_problem_alone(model: BodyModel) -> None:
     assert_same(got, one_by_one(problems, states))
     alone = [as_arrays(together([p], [s]), [s])[0] for p, s in zip(problems, states, strict=True)]
     assert_same(got, alone, 1e-12)
+
+
+def test_a_body_without_arms_has_what_there_is_for_it(model: BodyModel) -> None:
+    """Mixtures over legs and trunk, no arms that do the same, and joints of which no table knows."""
+    names = tuple(n.replace("shoulder", "wing").replace("elbow", "tip") for n in model.joint_names)
+    base, learned = pose_prior(names), learned_prior(names)
+    assert len(learned.parts) == 2
+    R = extremes(model)[:8]
+    one = problem(
+        model, 8, mesh=replace(mesh_for(model, 2, S, model.priors["neutral"].mean), joint_names=names), pose_prior=base,
+        learned_prior=learned,
+    )  # fmt: skip
+    for p in (one, replace(one, learned_prior=None), replace(one, stage=CONFIG.search)):
+        at = state(R)
+        assert_same(as_arrays(together([p], [at]), [at]), one_by_one([p], [at]))
 
 
 def test_a_pose_that_is_none_does_not_reach_its_neighbours(model: BodyModel) -> None:

@@ -150,7 +150,7 @@ class BatchPosePriors:
     ) -> None:
         kinds = tuple({id(x): x for x in learned if x is not None and x.parts}.values())
         tables = tensors.constants(("mixtures", kinds, own, alike), lambda: _mixture_tables(kinds, own, alike))
-        self._mixtures = _Mixtures(*tables, bool(alike)) if tables else None
+        self._mixtures = _Mixtures(*tables, alike=bool(alike)) if tables else None
         if self._mixtures is None:
             return
         kind = [x for x in kinds for _ in x.parts]
