@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -110,7 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (BodyfitError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    faulthandler.dump_traceback_later(given.seconds_budget + GRACE_S, exit=True)
+    # the first stops what was started, too; the second needs no turn of the interpreter
+    watch = threading.Timer(max(given.seconds_budget + GRACE_S, 0.0), stop)
+    watch.daemon = True
+    watch.start()
+    faulthandler.dump_traceback_later(given.seconds_budget + GRACE_S + 5.0, exit=True)
     scale = small() if given.small else Scale()
     bench = Bench(scale, backend, given.device != "cpu", load_body_model())
     given.out.mkdir(parents=True, exist_ok=True)
@@ -121,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         results["sections"][section.name] = measured(section, bench, end)
         results["running"] = None
         write(given.out, results)
+    watch.cancel()
     faulthandler.cancel_dump_traceback_later()
     print((given.out / "gpu.md").read_text(encoding="utf-8"))
     failed = [name for name, s in results["sections"].items() if "failed" in s or s.get("result", {}).get("failures")]
@@ -128,6 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
     if failed or not agrees:
         print(f"failed: {', '.join(failed) or 'no section'}; agreement holds: {agrees}", file=sys.stderr)
     return 0 if agrees and not failed else 1
+
+
+def stop() -> None:
+    """Ends this process where it stands, and those that it started: they would keep the device."""
+    faulthandler.dump_traceback()
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
 
 
 def measured(section: Section, bench: Bench, end: float) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def solver_of(backend: Backend) -> Iterator[Gatherer]:
 
 def counts_of(solver: Any) -> dict[str, int]:
     """What a gatherer has done until now, here or in another process; nothing for a solver that does not gather."""
-    counts = getattr(solver, "counts", None)
+    counts: Any = getattr(solver, "counts", None)
     if counts is None:
         return {"batches": 0, "jobs": 0}
-    return counts() if callable(counts) else asdict(counts)
+    return dict(counts() if callable(counts) else asdict(counts))
 
 
 def give_back(backend: Any) -> None:

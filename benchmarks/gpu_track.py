@@ -10,19 +10,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_jobs import Stopwatch, alike, batch_of, counts_of, give_back, make_backend, solver_of
 from benchmarks.gpu_measure import Bench, Record, per_call
+from bodyfit.errors import BodyfitError, DeviceError
 
 if TYPE_CHECKING:
     from benchmarks.gpu_frames import Film
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.device import Solver
+    from bodyfit.fit.device_host import DeviceHost
 
 LIVE_FPS, GOAL_FPS = 30.0, 2000.0
 START_S = 12.0
@@ -161,6 +163,9 @@ def threads(bench: Bench) -> Record:
 def processes(bench: Bench) -> Record:
     """The same with the streams shared out among worker processes: all of them ask one process that owns the device, as
     the service's do; or each has the device for itself."""
+    from bodyfit.fit.device_host import DeviceHost
+    from bodyfit.fit.device_process import GATHERED
+
     rows: list[Record] = []
     failures: list[str] = []
     cores, scale = len(os.sched_getaffinity(0)), bench.scale
@@ -170,9 +175,12 @@ def processes(bench: Bench) -> Record:
         for k, film in enumerate(bench.films):
             film.write(folder / f"{k}.npz")
         try:
-            with device_process(bench, folder / "device") as owner:
-                _shared_out(bench, folder, scale.processes, owner, rows, failures)
-        except (RuntimeError, OSError) as error:
+            with DeviceHost(bench.backend.name if bench.on_gpu else GATHERED) as host:
+                host.start()
+                if not host.ready(max(bench.deadline - time.monotonic(), 1.0)):
+                    raise DeviceError("device", "a process that is ready in time", "none")
+                _shared_out(bench, folder, scale.processes, host, rows, failures)
+        except (BodyfitError, OSError) as error:
             failures.append(f"a process for the device: {error}")
         _shared_out(bench, folder, scale.processes[-1:], None, rows, failures)
     return {
@@ -181,13 +189,13 @@ def processes(bench: Bench) -> Record:
 
 
 def _shared_out(
-    bench: Bench, folder: Path, counts: Sequence[int], owner: Owner | None, rows: list[Record], failures: list[str]
+    bench: Bench, folder: Path, counts: Sequence[int], host: DeviceHost | None, rows: list[Record], failures: list[str]
 ) -> None:
-    """A row for each number of workers and streams; owner: the device's process, None: each has the device itself."""
+    """A row for each number of workers and streams; host: of the device's process, None: each has the device itself."""
     scale, cores = bench.scale, len(os.sched_getaffinity(0))
     for count in counts:
         for n in [n for n in scale.streams[-2:] if n >= count] or scale.streams[-1:]:
-            about = {"streams": n, "processes": count, "device": "own" if owner is None else "one process's"}
+            about = {"streams": n, "processes": count, "device": "own" if host is None else "one process's"}
             if count > max(cores, 2):
                 rows.append({**about, "left_out": f"only {cores} cores"})
             elif not bench.has(START_S + scale.track_seconds):
@@ -195,56 +203,25 @@ def _shared_out(
             else:
                 left = max(bench.deadline - time.monotonic(), 1.0)
                 try:
-                    row = {**about, **_in_processes(bench, folder, count, n, owner, min(left, 600.0))}
+                    row = {**about, **_in_processes(bench, folder, count, n, host, min(left, 600.0))}
                     rows.append({**row, "limit": limit_of(row, cores)})
                 except RuntimeError as error:  # the rows before it stay
                     failures.append(f"{n} streams in {count} processes: {error}")
                     rows.append({**about, "left_out": "failed"})
 
 
-@dataclass(frozen=True)
-class Owner:
-    """A device's process: where it listens, and its number."""
-
-    address: str
-    pid: int
-
-    def cpu_s(self) -> float:
-        """CPU seconds of all its threads until now, as Linux counts them."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(pid: int) -> float:
+    """CPU seconds of all threads of a process until now, as Linux counts them."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def device_process(bench: Bench, address: Path) -> Iterator[Owner]:
-    """A process that owns the device and listens at an address."""
-    from multiprocessing import get_context
-
-    from bodyfit.fit.device_process import GATHERED, device_main
-
-    context = get_context("spawn")
-    mine, theirs = context.Pipe(duplex=False)
-    device = bench.backend.name if bench.on_gpu else GATHERED
-    process = context.Process(target=device_main, args=(str(address), device, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        try:
-            told = mine.recv_bytes() if mine.poll(max(bench.deadline - time.monotonic(), 1.0)) else b"nothing in time"
-        except EOFError:
-            told = b"it ended"
-        if told != b"ready":
-            raise RuntimeError(told.decode(errors="replace"))
-        yield Owner(str(address), process.pid or 0)
-    finally:
-        process.kill()
-        process.join()
-
-
-def _in_processes(bench: Bench, folder: Path, count: int, streams: int, owner: Owner | None, seconds: float) -> Record:
+def _in_processes(
+    bench: Bench, folder: Path, count: int, streams: int, host: DeviceHost | None, seconds: float
+) -> Record:
     shares = [list(range(streams))[i::count] for i in range(count)]
     command = [sys.executable, "-m", "benchmarks.gpu_track", str(folder), bench.backend.name]
-    command.append(OWN if owner is None else owner.address)
+    command.append(OWN if host is None else host.address)
     workers = [
         subprocess.Popen(
             [*command, str(bench.scale.track_seconds), ",".join(map(str, share))], text=True,
@@ -253,6 +230,7 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, owner: O
         )
         for share in shares if share
     ]  # fmt: skip
+    owner = host.process.pid if host is not None and host.process is not None else None
     killer = threading.Timer(seconds, lambda: [w.kill() for w in workers])
     killer.start()
     try:
@@ -264,14 +242,14 @@ def _in_processes(bench: Bench, folder: Path, count: int, streams: int, owner: O
             assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        before = 0.0 if owner is None else owner.cpu_s()
+        before = cpu_s(owner) if owner else 0.0
         rows = []
         for worker in workers:
             out, told = worker.communicate()
             if worker.returncode:
                 raise RuntimeError(f"a worker ended with {worker.returncode}: {told[-2000:]}")
             rows.append(json.loads(out))
-        of_owner = 0.0 if owner is None else owner.cpu_s() - before
+        of_owner = cpu_s(owner) - before if owner else 0.0
     finally:
         killer.cancel()
         for worker in workers:

@@ -130,7 +130,7 @@ def test_a_section_that_fails_is_told_and_the_next_goes_on(bench: Bench, tmp_pat
 
 
 def test_sections_fit_into_eight_minutes() -> None:
-    assert gpu.BUDGET_S + gpu.GRACE_S < 480
+    assert gpu.BUDGET_S + gpu.GRACE_S + 5 < 480
     assert {s.name for s in gpu.sections("cpu")} == set(gpu_report.TITLES)
 
 
