@@ -24,6 +24,7 @@ from bodyfit.body.model import load_body_model
 from bodyfit.errors import DeviceError
 from bodyfit.fit.config import FitConfig
 from bodyfit.fit.fit import fit
+from bodyfit.fit.open_device import usable
 from bodyfit.fit.track import Tracker
 from bodyfit.recording.formats import open_recording
 from bodyfit.recording.memory import MemoryInstant, MemoryRecording
@@ -42,6 +43,9 @@ DEVICES = [GATHERED, pytest.param("cuda", marks=pytest.mark.gpu)]
 
 @pytest.fixture(scope="module", params=DEVICES)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    why = usable(request.param)
+    if why is not None:
+        pytest.skip(why)
     workers = ("--fit-workers", "3", "--track-workers", "2", "--device-batch-ms", "20")
     with ServerProcess("--device", request.param, *workers, *METRICS) as server:
         yield server
@@ -78,10 +82,15 @@ def fitted(server: ServerProcess, **more: Any) -> Any:
         return client.fit(DEMO, frames=[0])
 
 
+def on_cpu(server: ServerProcess) -> bool:
+    """Whether the device is the CPU: then results are equal to the last bit."""
+    return "--device cpu-gathered" in " ".join(map(str, server.process.args))  # type: ignore[arg-type]
+
+
 def assert_same(server: ServerProcess, ours: Any, theirs: Any) -> None:
     bodies = np.abs(ours.vertices - theirs.vertices).max() if hasattr(ours, "vertices") else 0.0
     assert bodies < 1e-4
-    if "cpu-gathered" in " ".join(server.process.args):  # type: ignore[arg-type]
+    if on_cpu(server):
         np.testing.assert_array_equal(ours.poses, theirs.poses)
         np.testing.assert_array_equal(ours.betas, theirs.betas)
     np.testing.assert_allclose(ours.transl, theirs.transl, atol=1e-4)
@@ -95,7 +104,7 @@ def test_requests_at_once_share_batches_and_each_gets_its_own_result(server: Ser
     assert wait_for(lambda: device_metrics(server).get("jobs", 0) > 60, 20)
     counts = device_metrics(server)
     assert counts["largest"] >= 2 and counts["batches"] < counts["jobs"]
-    if "cpu-gathered" in " ".join(server.process.args):  # type: ignore[arg-type]
+    if on_cpu(server):
         assert counts["largest"] == 2 and counts["splits"] > 0 and counts["on_cpu"] == 0
 
 
@@ -140,7 +149,7 @@ def test_two_streams_over_one_device_are_followed_as_by_the_library(server: Serv
         for estimates in pool.map(stream, range(2)):
             assert [e.index for e in estimates] == list(range(5))
             for estimate, pose in zip(estimates, poses, strict=True):
-                np.testing.assert_allclose(estimate.pose, pose, atol=1e-12 if "cpu" in GATHERED else 1e-3)
+                np.testing.assert_allclose(estimate.pose, pose, atol=1e-12 if on_cpu(server) else 1e-3)
 
 
 def kill_device(server: ServerProcess) -> None:
@@ -160,9 +169,7 @@ def test_a_lost_device_is_told_and_comes_back(server: ServerProcess, expected: A
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE, caught.value
         assert wait_for(lambda: status(channel) == SERVING, 120)
     assert_same(server, fitted(server), expected)
-    assert any(
-        record.get("role") == "device" or "device" in record for record in log_of(server, "device's process ended")
-    )
+    assert log_of(server, "device's process ended")
 
 
 def test_a_client_that_tries_again_gets_its_answer(server: ServerProcess, expected: Any) -> None:
