@@ -35,9 +35,10 @@ def _follow() -> Stage:
 
 
 def _tell() -> Stage:
+    # the prior pulls every keyframe's pose the same way: as evidence of the shape its pull would add up, not average out
     return replace(
         _follow(), name="tell", level=0, pixels=4000, robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03,
-        learned=False,
+        learned=False, pose_prior=3.0,
     )  # fmt: skip
 
 
