@@ -2,9 +2,11 @@
 #
 #   docker build -t bodyfit .
 #   docker build -t bodyfit --build-arg TORCH_ARGS="--index-url URL" .    # torch from an index of CPU wheels: far smaller
+#   docker build -t bodyfit:cuda --target cuda .                          # fits on NVIDIA GPUs (docs/gpu.md)
 #
 # The kernels are compiled at the first start, which takes a minute or two, into the volume /var/cache/bodyfit; readiness waits for
-# that. `docker run -v bodyfit-kernels:/var/cache/bodyfit bodyfit bodyfit warmup` does it beforehand.
+# that. `docker run -v bodyfit-kernels:/var/cache/bodyfit bodyfit bodyfit warmup` does it beforehand; for a GPU, on the machine that
+# has it, `docker run --gpus all -v bodyfit-kernels:/var/cache/bodyfit bodyfit:cuda bodyfit warmup --device cuda`.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -22,7 +24,12 @@ COPY service ./service
 COPY bodyfit ./bodyfit
 RUN /opt/venv/bin/pip install --constraint constraints.txt ".[service,otel,render,video]" && /opt/venv/bin/pip check
 
-FROM ${PYTHON}
+# The same and what compiles kernels for a GPU. torch has to be a build with CUDA, as pip's usual one for Linux is: no TORCH_ARGS
+FROM build AS build-cuda
+RUN /opt/venv/bin/pip install --constraint constraints.txt ".[cuda]" && /opt/venv/bin/pip check \
+    && /opt/venv/bin/python -c "import sys, torch; sys.exit(None if torch.version.cuda else 'this torch knows no CUDA')"
+
+FROM ${PYTHON} AS runtime
 # Open3D's library is linked against these, and torch against OpenMP
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
@@ -33,7 +40,6 @@ RUN groupadd --gid 10001 bodyfit \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bodyfit \
     && mkdir -p /var/cache/bodyfit /models /out \
     && chmod 1777 /var/cache/bodyfit /out
-COPY --from=build /opt/venv /opt/venv
 COPY examples /opt/bodyfit/examples
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -50,3 +56,15 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --start-interval=5s --retries=3 \
     CMD ["python", "-m", "bodyfit_service.probe"]
 CMD ["bodyfit", "serve"]
+
+# The driver and its libraries are the host's: the NVIDIA container toolkit puts them in, as these two variables ask
+FROM runtime AS cuda
+COPY --from=build-cuda /opt/venv /opt/venv
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    BODYFIT_DEVICE=cuda \
+    CUDA_CACHE_PATH=/var/cache/bodyfit/driver
+
+# What is built where no target is named
+FROM runtime
+COPY --from=build /opt/venv /opt/venv

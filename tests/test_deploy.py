@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bodyfit_service.metrics import Metrics
+from bodyfit_service.metrics import DEVICE_GAUGES, Metrics
 from bodyfit_service.settings import Settings, field_docs, read_settings, split_address
 
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
@@ -48,19 +48,48 @@ def manifests(repo_root: Path) -> dict[str, dict[str, Any]]:
     return by_kind
 
 
+Instructions = list[tuple[str, str]]
+
+
 @pytest.fixture(scope="module")
-def instructions(repo_root: Path) -> list[tuple[str, str]]:
+def written(repo_root: Path) -> Instructions:
     """The Dockerfile's, continued lines joined, comments left out."""
     lines = [s for s in (repo_root / "Dockerfile").read_text().splitlines() if s and not s.startswith("#")]
     joined = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined)]
 
 
+def target(written: Instructions, name: str | None = None) -> Instructions:
+    """What a target is built from, in order: its own stage (the last where no name is given), those that it begins with
+    and those that it copies from."""
+    stages: list[tuple[str, str, Instructions]] = []
+    for word, rest in written:
+        if word == "FROM":
+            base, _, alias = rest.partition(" AS ")
+            stages.append((alias, base, []))
+        elif stages:
+            stages[-1][2].append((word, rest))
+    by_name = {alias: (base, inside) for alias, base, inside in stages if alias}
+
+    def all_of(base: str, inside: Instructions) -> Instructions:
+        begins = all_of(*by_name[base]) if base in by_name else [("FROM", base)]
+        froms = [m[1] for word, rest in inside if word == "COPY" and (m := re.match(r"--from=(\S+)", rest))]
+        return [*(i for other in froms for i in all_of(*by_name[other])), *begins, *inside]
+
+    return all_of(*by_name[name]) if name is not None else all_of(stages[-1][1], stages[-1][2])
+
+
+@pytest.fixture(scope="module")
+def instructions(written: Instructions) -> Instructions:
+    """Of the image that is built where no target is named."""
+    return target(written)
+
+
 @pytest.fixture(scope="module")
 def metric_names() -> set[str]:
     """As Prometheus knows them, with what a GPU would add."""
     metrics = Metrics()
-    metrics.gpu_memory(1)
+    metrics.device("cuda", dict.fromkeys(DEVICE_GAUGES, 1))
     return {line.split()[2] for line in metrics.text().splitlines() if line.startswith("# TYPE bodyfit_")}
 
 
@@ -82,7 +111,8 @@ def test_image_is_not_root_s_and_its_volume_is_the_kernels(instructions: list[tu
     (folder,) = json.loads(of(instructions, "VOLUME")[0])
     assert f"NUMBA_CACHE_DIR={folder} " in of(instructions, "ENV")[-1] + " "
     assert set(of(instructions, "EXPOSE")[0].split()) == {Settings.address.split(":")[1], "9464"}
-    assert instructions[-1] == ("CMD", '["bodyfit", "serve"]')
+    assert of(instructions, "CMD") == ['["bodyfit", "serve"]']
+    assert instructions[-1] == ("COPY", "--from=build /opt/venv /opt/venv")
 
 
 def test_image_asks_for_health_with_what_it_holds(instructions: list[tuple[str, str]]) -> None:
@@ -101,6 +131,33 @@ def test_image_installs_extras_that_are_there(repo_root: Path, instructions: lis
     extras = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = [m[1].split(",") for rest in of(instructions, "RUN") if (m := re.search(r'"\.\[([a-z,]+)\]"', rest))]
     assert len(installed) == 1 and set(installed[0]) <= set(extras) and "service" in installed[0]
+
+
+def test_image_for_a_gpu_is_the_other_one_and_the_compiler_of_its_kernels(
+    repo_root: Path, written: Instructions, instructions: Instructions
+) -> None:
+    cuda = target(written, "cuda")
+    extras = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = [m[1] for rest in of(cuda, "RUN") if (m := re.search(r'"\.\[([a-z,]+)\]"', rest))]
+    assert len(installed) == 2 and "service" in installed[0] and installed[1] == "cuda" in extras
+    # a torch that knows no CUDA is noticed while the image is built
+    assert any("torch.version.cuda" in rest for rest in of(cuda, "RUN"))
+    plain, here = (dict(re.findall(r"([A-Z_]+)=(\S+)", " ".join(of(i, "ENV")))) for i in (instructions, cuda))
+    (folder,) = json.loads(of(cuda, "VOLUME")[0])
+    assert {k: v for k, v in here.items() if plain.get(k) != v} == {
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        "BODYFIT_DEVICE": "cuda",
+        "CUDA_CACHE_PATH": f"{folder}/driver",
+    }
+    assert "device" in field_docs()
+    for word in ("USER", "CMD", "HEALTHCHECK", "EXPOSE", "STOPSIGNAL"):
+        assert of(cuda, word) == of(instructions, word) and len(of(cuda, word)) == 1
+    # and the other one is free of it
+    assert not [rest for _, rest in instructions if "cuda" in rest.lower()]
+    guide = (repo_root / "docs" / "gpu.md").read_text(encoding="utf-8")
+    for command in ("docker build -t bodyfit:cuda --target cuda .", "--gpus all", "bodyfit warmup --device cuda"):
+        assert command in guide and command in (repo_root / "Dockerfile").read_text()
 
 
 def test_what_the_image_is_built_from_is_sent_and_is_enough(
@@ -316,7 +373,7 @@ def test_commands_of_the_guide_are_there(repo_root: Path, guide: str, instructio
     (where,) = of(instructions, "WORKDIR")[-1:]
     for script in re.findall(r"python (examples/\w+\.py)", guide):
         assert (repo_root / script).is_file()
-        assert f"examples {where}/examples" in of(instructions, "COPY")[-1]
+        assert f"examples {where}/examples" in of(instructions, "COPY")
 
 
 def test_links_of_the_guide_lead_somewhere(repo_root: Path, guide: str) -> None:

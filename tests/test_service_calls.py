@@ -308,7 +308,7 @@ def test_one_line_and_one_count_for_each_call_however_it_ends(log_lines: Any) ->
     for method, code in seen:
         assert f'bodyfit_requests_total{{code="{code}",method="{method}"}} 1.0' in text
     assert 'bodyfit_open_calls{method="Wait"} 0.0' in text
-    assert "bodyfit_gpu_memory" not in text
+    assert "bodyfit_device" not in text
 
 
 def test_spans_go_on_with_the_client_s_trace_and_hold_no_message() -> None:

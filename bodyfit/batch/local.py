@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bodyfit.batch.work import Outcome, Task, do
+from bodyfit.fit.device_host import DeviceHost
 
 LOOK_EVERY_S = 0.5
 
@@ -37,9 +38,24 @@ class LocalEngine:
         workers: how many.
         limit_s: seconds that a task may take.
         progress: called with a task's name, what is done in it, and its fraction.
+        device: what computes. Anything but cpu is a process of its own, which all workers ask: what several of them
+            need at the same time is done together.
+
+    Raises:
+        DeviceError: the device cannot be used.
     """
 
-    def __init__(self, workers: int, limit_s: float, progress: Callable[[str, str, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        limit_s: float,
+        progress: Callable[[str, str, float], None] | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self._host = None if device == "cpu" else DeviceHost(device)
+        if self._host is not None:
+            self._host.start_and_wait()
         self._context = multiprocessing.get_context("spawn")
         self._limit_s, self._progress = limit_s, progress
         self._workers = [self._start() for _ in range(workers)]
@@ -50,6 +66,8 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             _end(worker)
+        if self._host is not None:
+            self._host.close()
 
     @property
     def free(self) -> int:
@@ -68,6 +86,11 @@ class LocalEngine:
             # it died while it had nothing to do, which is no attempt of this task
             _end(worker)
             self._workers[n] = worker = self._start()
+        if self._host is not None:
+            if not self._host.alive:
+                # it was lost, and tasks with it, which are tried again
+                self._host.start_and_wait()
+            task = replace(task, device_address=self._host.address)
         worker.task, worker.since_s = task, time.monotonic()
         try:
             worker.pipe.send(task)

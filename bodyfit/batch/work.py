@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from bodyfit.errors import BodyfitError, InputError, MissingExtraError, OutputEr
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
+    from bodyfit.fit.device import Solver
 
 FIT_FILE = "fit.npz"
 
@@ -26,6 +27,7 @@ class Options:
     Attributes:
         model, sex, clothing: as of `bodyfit fit`.
         max_frames: of a longer recording so many frames are chosen; 0 takes all.
+        device: what computes.
         motion: whether the person is followed through all frames instead, as `bodyfit track` does.
     """
 
@@ -34,6 +36,7 @@ class Options:
     clothing: str = "auto"
     max_frames: int = 8
     motion: bool = False
+    device: str = "cpu"
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -42,12 +45,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A recording to fit: where it is, and the folder to make."""
+    """A recording to fit: where it is, the folder to make, and where the device's process listens, if there is one."""
 
     name: str
     source: str
     out: str
     options: Options
+    device_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,21 +113,33 @@ def _model(name: str) -> BodyModel:
     return _loaded[name]
 
 
+def _remote(task: Task) -> Solver | None:
+    """Who asks the device's process, where there is one."""
+    if not task.device_address:
+        return None
+    from bodyfit.fit.device_process import RemoteSolver
+
+    return RemoteSolver(task.device_address, task.options.device)
+
+
 def _fit(task: Task, source: Path, out: Path, say: Callable[[str, float], None]) -> None:
     from bodyfit.batch.results import write_result
     from bodyfit.fit.choose_frames import choose_frames
     from bodyfit.fit.config import FitConfig
     from bodyfit.fit.fit import fit
+    from bodyfit.fit.open_device import on_device
     from bodyfit.recording.formats import open_recording
 
     o = task.options
-    one = FitConfig(threads=1)  # there are as many workers as cores; results are the same with any number
+    # there are as many workers as cores; results are the same with any number
+    one = on_device(FitConfig(threads=1, solver=_remote(task)), o.device)
     with open_recording(source) as recording:
         if o.motion:
             from bodyfit.fit.track_config import TrackConfig
             from bodyfit.fit.track_recording import track
 
             follow = TrackConfig(fit=one)
+            follow = replace(follow, search=replace(follow.search, solver=one.solver))
             result = track(
                 recording, model=_model(o.model), sex=o.sex, clothing=o.clothing, config=follow, progress=say
             )

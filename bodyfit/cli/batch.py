@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bodyfit.cli.fit import Clothing, ClothingOption, JsonOption, ModelOption, Sex, SexOption
+from bodyfit.cli.fit import (
+    Clothing,
+    ClothingOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    Sex,
+    SexOption,
+    parse_device,
+)
 from bodyfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +59,7 @@ def batch_command(
     motion: Annotated[
         bool, typer.Option("--motion", help="Follow the person through all frames, as bodyfit track does.")
     ] = False,
+    device: DeviceOption = "cpu",
     attempts: Annotated[int, typer.Option(min=1, max=100, help="For a recording whose worker dies.")] = 3,
     limit_minutes: Annotated[float, typer.Option(help="Minutes that one recording may take.")] = 60.0,
     ray_address: Annotated[str, typer.Option(help="Of a running Ray cluster; a local one is started without.")] = "",
@@ -73,7 +83,7 @@ def batch_command(
         raise InputError("--engine", "ray, where --ray-address or --num-gpus is given", "local")
     if model is not None and Path(model).exists():
         model = str(Path(model).resolve())
-    options = Options(model or "", sex.value, clothing.value, max_frames, motion)
+    options = Options(model or "", sex.value, clothing.value, max_frames, motion, _device(device, engine))
     request = BatchRequest(_absolute(root), out.resolve(), options, attempts, resume)
     count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1])
     with ExitStack() as stack, _stop_on_interrupt() as stopping:
@@ -85,7 +95,7 @@ def batch_command(
                 return stack.enter_context(RayEngine(count, limit_minutes * 60, address=ray_address, num_gpus=num_gpus))
             from bodyfit.batch.local import LocalEngine
 
-            return stack.enter_context(LocalEngine(count, limit_minutes * 60))
+            return stack.enter_context(LocalEngine(count, limit_minutes * 60, device=options.device))
 
         report = run_batch(request, make, on_outcome=_teller(quiet=as_json), stopping=stopping)
     _show(report, request.out, as_json=as_json)
@@ -95,6 +105,16 @@ def batch_command(
 
     if report.count(State.bad) or report.count(State.failed):
         raise typer.Exit(SOME_BAD)
+
+
+def _device(name: str, engine: EngineName) -> str:
+    """The device, `auto` decided; Ray's workers look for it where they are."""
+    if engine is EngineName.local:
+        return parse_device(name)
+    from bodyfit.fit.open_device import check_device
+
+    check_device(name, "--device")
+    return name
 
 
 def _absolute(root: str) -> str:

@@ -39,14 +39,6 @@ class Clothing(StrEnum):
     loose = "loose"
 
 
-class Device(StrEnum):
-    """What computes."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    auto = "auto"
-
-
 class Solver(StrEnum):
     """What refines the start that was found."""
 
@@ -81,7 +73,9 @@ SensorsOption = Annotated[str | None, typer.Option("--sensors", metavar="A,B", h
 PersonOption = Annotated[
     int | None, typer.Option("--person", min=1, metavar="N", help="Which of several people, counted from the left.")
 ]
-DeviceOption = Annotated[Device, typer.Option(help="What computes; there is no cuda yet.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="D", help="What computes: cpu, cuda, cuda:N, or auto (cuda where it can be).")
+]
 SolverOption = Annotated[
     Solver, typer.Option(help="Levenberg-Marquardt, or following the gradient of rendered images (slower).")
 ]
@@ -132,7 +126,7 @@ def fit_command(
     max_frames: MaxFramesOption = None,
     sensors: SensorsOption = None,
     person: PersonOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     solver: SolverOption = Solver.lm,
     renderer: RendererOption = Backend.native,
     refine_extrinsics: RefineExtrinsicsOption = False,
@@ -163,7 +157,7 @@ def fit_command(
         max_frames=max_frames,
         sensors=parse_names("--sensors", sensors),
         person=person,
-        device=parse_device(device.value),
+        device=parse_device(device),
         solver=solver.value,
         renderer=renderer.value,
         refine_extrinsics=refine_extrinsics,
@@ -257,11 +251,15 @@ def show_result(result: FitResult, out: Path, names: list[str], *, as_json: bool
 
 
 def parse_device(name: str) -> str:
-    """The device to compute on; `auto` is the CPU as long as there is nothing else."""
-    if name == "cuda":
-        hint = "this version computes on the CPU only"
-        raise DeviceError("--device", "cpu or auto", "cuda", hint)
-    return "cpu"
+    """The device to compute on, `auto` decided; refused before anything is read."""
+    from bodyfit.fit.open_device import check_device, chosen_device, usable
+
+    check_device(name, "--device")
+    device = chosen_device(name)
+    why = usable(device)
+    if why is not None:
+        raise DeviceError("--device", "a device that can be used", f"{name} ({why})", "--device cpu needs nothing more")
+    return device
 
 
 def parse_frames(text: str | None) -> tuple[int, ...] | None:

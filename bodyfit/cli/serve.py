@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bodyfit.cli.fit import JsonOption
+from bodyfit.cli.fit import DeviceOption, JsonOption, parse_device
 from bodyfit.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def check_settings(settings: Settings) -> list[str]:
     Raises:
         BodyfitError: it would not start, or not fit.
     """
+    from bodyfit.fit.config import FitConfig
     from bodyfit_service.auth import read_tokens
     from bodyfit_service.metrics import Metrics
     from bodyfit_service.models import default_name, named_model
@@ -78,8 +79,23 @@ def check_settings(settings: Settings) -> list[str]:
     name = default_name(settings.model)
     model = named_model(name)
     told.append(f"body model: {name}, {model.num_vertices} vertices")
-    told.append(f"test fit: {fit_shipped(model, settings.threads_per_worker):.1f} s")
+    told.append(f"test fit: {fit_shipped(model, FitConfig(threads=settings.threads_per_worker)):.1f} s")
+    told += [f"device {name}: {_warmed(name):.1f} s" for name in settings.devices]
     return told
+
+
+def _warmed(device: str) -> float:
+    """Seconds until a device's kernels are compiled and its first fits are right.
+
+    Raises:
+        DeviceError: it cannot be used, or computes something else than the CPU.
+    """
+    from bodyfit.fit.device_process import backend_for
+    from bodyfit.fit.device_warmup import warm_up
+
+    began = time.perf_counter()
+    warm_up(backend_for(device))
+    return time.perf_counter() - began
 
 
 def _shared_memory(settings: Settings) -> str:
@@ -99,7 +115,10 @@ def _shared_memory(settings: Settings) -> str:
     return f"shared memory: {here} MiB"
 
 
-def warmup_command(model: Annotated[str, typer.Option(metavar="M", help="Body model to warm up with.")] = "") -> None:
+def warmup_command(
+    model: Annotated[str, typer.Option(metavar="M", help="Body model to warm up with.")] = "",
+    device: DeviceOption = "cpu",
+) -> None:
     """Compile the kernels into the cache by fitting and following the recording that ships with bodyfit.
 
     A server does that at its first start; done before, in the image or its volume, it is ready within seconds.
@@ -108,9 +127,12 @@ def warmup_command(model: Annotated[str, typer.Option(metavar="M", help="Body mo
     from bodyfit.cli.screen import print_lines
     from bodyfit_service.selftest import fit_shipped, follow_shipped
 
+    computes = parse_device(device)
     body = load_body_model(model) if model else load_body_model()
     for what, work in (("fit", fit_shipped), ("follow", follow_shipped), ("draw and write", _write_demo)):
         print_lines(f"{what}: {work(body):.1f} s")
+    if computes != "cpu":
+        print_lines(f"device {computes}: {_warmed(computes):.1f} s")
     print_lines(f"compiled kernels are in {kernel_cache()}")
 
 

@@ -11,7 +11,6 @@ from bodyfit.cli.fit import (
     NOT_BELIEVED,
     Clothing,
     ClothingOption,
-    Device,
     DeviceOption,
     FramesOption,
     JsonOption,
@@ -60,7 +59,7 @@ def track_command(
     frames: FramesOption = None,
     sensors: SensorsOption = None,
     person: PersonOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     budget_ms: BudgetOption = None,
     color: ColorOption = False,
     video: VideoOption = None,
@@ -86,7 +85,7 @@ def track_command(
 
         check_video()
     chosen, names = parse_frames(frames), parse_names("--sensors", sensors)
-    parse_device(device.value)
+    computes = parse_device(device)
     check_out_folder(out, force=force)
     source = open_recording(recording)
     body = load_body_model(model)
@@ -100,6 +99,7 @@ def track_command(
             frames=None if chosen is None else positions_of(source, chosen),
             sensors=names,
             person=person,
+            device=computes,
             config=TrackConfig(
                 budget_s=None if budget_ms is None else budget_ms / 1e3, color=ColorTracking() if color else None
             ),

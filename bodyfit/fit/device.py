@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.errors import DeviceMemoryError
+
 if TYPE_CHECKING:
     from bodyfit.fit.problem import Linearization, Problem, State
     from bodyfit.fit.solver import Solution, StopReason
 
 Cancelled = Callable[[], bool]
+WAIT_S = 0.002
+"""so long a job waits for others that can be in its batch"""
+LOST = 4
+"""exit status of a process whose device is lost"""
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,20 @@ class Solver(Protocol):
 
 
 class CpuBackend:
-    """The CPU's launchers, one job after the other: what stands in for a device where there is none."""
+    """The CPU's launchers, one job after the other: what stands in for a device where there is none.
+
+    Args:
+        most_jobs: a batch of more jobs is taken not to fit into the memory; None for any.
+    """
 
     name = "cpu"
+
+    def __init__(self, *, most_jobs: int | None = None) -> None:
+        self._most_jobs = most_jobs
+
+    def _check_memory(self, jobs: Sequence[object]) -> None:
+        if self._most_jobs is not None and len(jobs) > self._most_jobs:
+            raise DeviceMemoryError(f"{self.name}: {len(jobs)} jobs, memory for {self._most_jobs}")
 
     def takes(self, problem: Problem) -> bool:
         """Every problem."""
@@ -146,14 +163,17 @@ class CpuBackend:
         """In this thread."""
         from bodyfit.fit.solver import solve_here
 
+        self._check_memory(jobs)
         return [solve_here(j.problem, j.state, iterations=j.iterations, cancelled=j.cancelled) for j in jobs]
 
     def linearize(self, jobs: Sequence[LinearizeJob]) -> list[Linearization]:
         """In this thread."""
+        self._check_memory(jobs)
         return [j.problem.linearize_here(j.state, j.active, want_rows=j.want_rows) for j in jobs]
 
     def descend(self, jobs: Sequence[DescendJob]) -> list[Descent]:
         """In this thread."""
         from bodyfit.fit.follow import descend_here
 
+        self._check_memory(jobs)
         return [descend_here(j) for j in jobs]

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bodyfit.body.model import SEXES, BodyModel, load_body_model
-from bodyfit.errors import BodyfitError, DeviceError, FrameError, InputError, PersonNotFoundError
+from bodyfit.errors import BodyfitError, FrameError, InputError, PersonNotFoundError
 from bodyfit.fit.blas import one_blas_thread
 from bodyfit.fit.config import CLOTHING, FitConfig
 from bodyfit.fit.joint import FitSetup, Instant, fit_instants
+from bodyfit.fit.open_device import check_device, on_device
 from bodyfit.fit.result import FitResult
 from bodyfit.observe.observation import Observation, observe
 
@@ -54,7 +55,7 @@ def fit(
         frames: positions in the recording, all where None.
         sensors: names, all where None.
         person: which one, from left to right, where several stand there.
-        device: cpu or auto; cuda does not exist yet.
+        device: cpu, cuda or cuda:N (the inner loop on a GPU, extra `cuda`), or auto: cuda where it can be used.
         solver: lm (Levenberg-Marquardt) or gradient: what refines the start that was found.
         renderer: native, redner or mitsuba: whose images the gradient is of; lm takes no other than native.
         refine_extrinsics: find the sensors' places (and clocks, in a sequence) from the person, all but the first's;
@@ -64,7 +65,8 @@ def fit(
 
     Raises:
         InputError: bad input or options, with the field's name.
-        MissingExtraError: the gradient's renderer, or torch, is not installed.
+        DeviceError: the device cannot be used.
+        MissingExtraError: the gradient's renderer, torch, or what the device needs is not installed.
     """
     check_options(sex, clothing, device)
     check_solver(solver, renderer)
@@ -78,7 +80,7 @@ def fit(
         from bodyfit.recording.formats import open_recording
 
         source = open_recording(Path(recording))
-    setup = FitSetup(body, sex, clothing, config or FitConfig())
+    setup = FitSetup(body, sex, clothing, on_device(config or FitConfig(), device))
     if refine_extrinsics:
         from bodyfit.fit.extrinsics import check_sensors
         from bodyfit.fit.rig_prior import RigConfig
@@ -104,9 +106,7 @@ def check_options(sex: str, clothing: str, device: str) -> None:
         raise InputError("sex", f"one of {', '.join(SEXES)}", repr(sex))
     if clothing not in (*CLOTHING, "auto"):
         raise InputError("clothing", f"one of auto, {', '.join(CLOTHING)}", repr(clothing))
-    if device not in ("cpu", "auto"):
-        what = "cpu or auto (the fit on the GPU does not exist yet)" if device == "cuda" else "cpu, cuda or auto"
-        raise DeviceError("device", what, repr(device))
+    check_device(device)
 
 
 def check_solver(solver: str, renderer: str) -> None:

@@ -47,23 +47,24 @@ def unexplained_spots(view: View, drawn: NDArray[np.float32], face: NDArray[np.i
 
     drawn (h, w) metres and face (h, w), -1 where nothing is drawn, are of the view's size.
     """
-    import cv2
+    from scipy.ndimage import find_objects, label
 
     seen = (view.label == 1) & (view.depth > 0)
     open_to = seen & ((face < 0) | (np.abs(view.depth - np.where(face < 0, 0, drawn)) > APART_M))
-    _, numbered, stats, _ = cv2.connectedComponentsWithStats(open_to.astype(np.uint8), connectivity=8)
-    labels = np.asarray(numbered, np.int32)
+    labels = np.zeros(open_to.shape, np.int32)
+    label(open_to, np.ones((3, 3), bool), output=labels)
+    sizes, boxes = np.bincount(labels.ravel())[1:], find_objects(labels)
     fx, fy, cx, cy = (float(x) for x in view.intrinsics)
     spots: list[tuple[float, NDArray[np.float64]]] = []
     # a pixel counts for z² / (fx fy): spots of too few pixels are none whatever their distance
     nearest = float(view.depth[seen].min()) if seen.any() else 1.0
     furthest = float(view.depth[seen].max()) if seen.any() else 1.0
-    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1
-    for k in order[: 2 * MOST_SPOTS]:
-        left, top, width, height, pixels = (int(x) for x in stats[k])
-        if pixels * furthest**2 < LEAST_M2 * fx * fy or nearest <= 0:
+    for k in np.argsort(-sizes, kind="stable")[: 2 * MOST_SPOTS]:
+        if sizes[k] * furthest**2 < LEAST_M2 * fx * fy or nearest <= 0:
             break
-        v, u = np.nonzero(labels[top : top + height, left : left + width] == k)
+        rows, columns = boxes[k]
+        top, left = rows.start, columns.start
+        v, u = np.nonzero(labels[rows, columns] == k + 1)
         v, u = v + top, u + left
         z = view.depth[v, u].astype(np.float64)
         area = float((z * z).sum()) / (fx * fy)

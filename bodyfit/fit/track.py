@@ -42,6 +42,8 @@ from bodyfit.observe.follow import REACH_M
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+    from bodyfit.fit.blas import Unheld
+
 FRAME_S = 1 / 30
 LATE = 1.6
 """a frame is late when it comes after so many times the usual time"""
@@ -113,7 +115,7 @@ class Tracker:
         """what was learnt of the person's colours; None where they are not asked for"""
         self._last: Followed | None = None
         """the body that the last frame was held against; None where nothing was"""
-        self._blas: ThreadpoolController | None = None
+        self._blas: ThreadpoolController | Unheld | None = None
 
     # what is asked for
 

@@ -48,6 +48,17 @@ def _regain() -> Stage:
     )
 
 
+def track_on_device(config: TrackConfig, device: str) -> TrackConfig:
+    """The configuration with a device's solver, for following and for searching.
+
+    Raises:
+        DeviceError, MissingExtraError: see `bodyfit.fit.open_device.open_solver`.
+    """
+    from bodyfit.fit.open_device import on_device
+
+    return replace(config, fit=on_device(config.fit, device), search=on_device(config.search, device))
+
+
 def _search_again() -> FitConfig:
     return FitConfig(survivors=2, generations=0, limb_rounds=1)
 

@@ -25,7 +25,7 @@ from bodyfit.fit.result import FitResult, FrameQuality
 from bodyfit.fit.sequence import Chain, is_sequence, solve_chain
 from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track import Tracker
-from bodyfit.fit.track_config import TrackConfig
+from bodyfit.fit.track_config import TrackConfig, track_on_device
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
 from bodyfit.fit.track_hidden import UNSEEN, large_of, names_of
 from bodyfit.fit.view import View
@@ -129,6 +129,7 @@ def track(
     chosen = _positions(recording, frames)
     if config is not None and config.color is not None:
         _check_color(recording, names)
+    config = track_on_device(config or TrackConfig(), device)
     tracker = Tracker(
         body, sex=sex, clothing=clothing, config=config, gravity_world=recording.gravity_world, person=person
     )

@@ -14,7 +14,7 @@ from bodyfit.kernels.raster import LEAST_AREA_PX2, MAX_PX, NEAR_M
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 LAST_FACE = np.int64(2**32 - 1)
-FAR_ROW = 1 << 20
+FAR_ROW = np.int64(1 << 20)
 """farther than any row"""
 
 
@@ -97,12 +97,12 @@ def nearest_rows(face, rows):
     for i in range(cuda.grid(1), face.shape[0] * width, cuda.gridsize(1)):
         m = i // width
         c = i - m * width
-        last = -FAR_ROW
+        last = np.int32(-FAR_ROW)
         for r in range(height):
             if face[m, r, c] >= 0:
                 last = r
             rows[m, r, c] = last
-        last = FAR_ROW
+        last = np.int32(FAR_ROW)
         for back in range(height):
             r = height - 1 - back
             if face[m, r, c] >= 0:
@@ -114,7 +114,8 @@ def nearest_rows(face, rows):
 @kernel(I3, I2, I1, I3)
 def nearest_pixels(rows, sizes, view_of_item, near):
     """near (M, H, W): the flat number (row · W + column) of the nearest covered pixel to each within an item's size,
-    exact; -1 where nothing is covered. rows (M, H, W) from `nearest_rows`."""
+    as `kernels.nearest`
+    finds it; -1 where nothing is covered. rows (M, H, W) from `nearest_rows`."""
     height, width = rows.shape[1], rows.shape[2]
     for i in range(cuda.grid(1), rows.shape[0] * height * width, cuda.gridsize(1)):
         m = i // (height * width)
@@ -124,17 +125,19 @@ def nearest_pixels(rows, sizes, view_of_item, near):
         columns = sizes[view_of_item[m], 1]
         found = -1
         if r < sizes[view_of_item[m], 0] and c < columns:
-            best = np.int64(FAR_ROW)
-            best = best * best
+            best = FAR_ROW * FAR_ROW
+            column = columns
             for step in range(max(c, columns - 1 - c) + 1):
-                if step * step >= best:
+                if step * step > best:
                     break
                 for side in range(2):
                     q = c - step if side == 0 else c + step
-                    if q < 0 or q >= columns or (side == 1 and step == 0):
+                    if q < 0 or q >= columns:
                         continue
                     dr = np.int64(rows[m, r, q] - r)
-                    if dr * dr + step * step < best and abs(dr) < height:
-                        best = dr * dr + step * step
+                    apart = dr * dr + step * step
+                    # of equally near ones the one furthest to the left
+                    if abs(dr) < height and (apart < best or (apart == best and q < column)):
+                        best, column = apart, q
                         found = rows[m, r, q] * width + q
         near[m, r, c] = found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, int32
 
-from bodyfit.kernels.cuda_jit import F2, F3, F4, I1, I2, I3, L2, U3, cuda, kernel
+from bodyfit.kernels.cuda_jit import F2, F3, F4, FLAG, I1, I2, I3, INT, L2, U3, cuda, kernel
 from bodyfit.kernels.evidence import (
     FLOOR_WEIGHT,
     PIXEL_WEIGHT,
@@ -149,15 +149,15 @@ def compare_pixels(
 
 
 @kernel(
-    F4, I3, L2, F3, I2, I3, F2, F3, F4, I2, F2, F3, I1, F4, F3, F4, F3, I1, I1, I1, F4
+    INT, F4, I3, L2, F3, I2, I3, F2, F3, F4, I2, F2, F3, I1, F4, F3, F4, F3, I1, I1, I1, F4
 )  # fmt: skip
 def write_rows(
-    records, where, order, points, faces, face, intrinsics, rest, shapedirs, weight_joints, weights, joints, parents,
-    G, posed, shape_motion, R_cw, view_of_item, group_of_item, mesh_of_group, rows,
+    room, records, where, order, points, faces, face, intrinsics, rest, shapedirs, weight_joints, weights, joints,
+    parents, G, posed, shape_motion, R_cw, view_of_item, group_of_item, mesh_of_group, rows,
 ):  # fmt: skip
     """Jacobian rows of the records: rows (M, C, P + 1, CHUNK), which comes 0, row k of an item at [k // CHUNK, :,
-    k % CHUNK]; order (M, H·W·2) is k + 1 at a record, counted from the first; what has no room is left out."""
-    room, width = rows.shape[1] * CHUNK, face.shape[2]
+    k % CHUNK]; order (M, H·W·2) is k + 1 at a record, counted from the first; from `room` on they are left out."""
+    width = face.shape[2]
     n_slots = order.shape[1]
     W = cuda.local.array(MOST_JOINTS, float32)
     X = cuda.local.array((MOST_JOINTS, 3), float32)
@@ -196,13 +196,13 @@ def write_rows(
 
 
 @kernel(
-    F3, I2, F2, F2, F3, F4, I2, F2, F3, I1, F4, F3, F4, F3, I1, I1, I1, F2, F4
+    F3, I2, F2, F2, F3, F4, I2, F2, F3, I1, F4, F3, F4, F3, I1, I1, I1, F2, FLAG, F4
 )  # fmt: skip
 def write_soles(
     points, soles, planes, settings, rest, shapedirs, weight_joints, weights, joints, parents, G, posed,
-    shape_motion, R_cw, view_of_item, group_of_item, mesh_of_group, costs, rows,
+    shape_motion, R_cw, view_of_item, group_of_item, mesh_of_group, costs, want_rows, rows,
 ):  # fmt: skip
-    """Costs (M, F) and, where rows (M, C, P + 1, CHUNK) has a chunk, rows of the soles' vertices against the floor.
+    """Costs (M, F) and, where wanted, rows (M, C, P + 1, CHUNK) of the soles' vertices against the floor.
 
     soles (D, F) vertices, -1 for none; planes (U, 4) n·x + d in the camera, zero where the floor is unknown. The rows
     are the last F of the last chunk.
@@ -229,7 +229,7 @@ def write_soles(
             settings[view, ROBUST_FLOOR] * settings[view, ROBUST_FLOOR],
         )  # fmt: skip
         costs[m, i] = cost
-        if n_chunks == 0:
+        if not want_rows:
             continue
         corners[0], corners[1], corners[2] = v, v, v
         bary[0], bary[1], bary[2] = ONE, ZERO, ZERO

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bodyfit.errors import InputError, MissingExtraError
@@ -18,11 +18,20 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 STAGES = ("queue", "transfer", "fit", "pack", "track_transfer", "track_decode", "track_fit")
 
 
+DEVICE_GAUGES = {
+    "batches": "Batches that a device's process has done since its start.",
+    "jobs": "Jobs that those had.",
+    "largest": "Jobs of the largest batch.",
+    "splits": "Batches that were halved since they did not fit into the memory.",
+    "on_cpu": "Jobs that did not fit alone and were the CPU's.",
+    "memory_bytes": "Memory of the device that its process holds.",
+}
+
+
 class Metrics:
     """Counters, gauges and histograms in a registry of their own.
 
-    GPU memory is told where fits run on a GPU. They compute on the CPU: the gauge is absent, which is not the same as
-    0.
+    What is told of devices is absent where fits compute on the CPU, which is not the same as 0.
     """
 
     def __init__(self, version: str = "") -> None:
@@ -62,8 +71,8 @@ class Metrics:
         self._streams = make(gauge, "streams", "Live streams that are being followed.")
         self._uploads = make(gauge, "upload_bytes", "Memory that recordings take that are being received.")
         self._serving = make(gauge, "serving", "1 while health says SERVING, else 0.")
-        self._gpu_bytes: Any = None
-        self._gauge = lambda name, text: make(gauge, name, text)
+        self._device: dict[str, Any] = {}
+        self._gauge = lambda name, text, labels: make(gauge, name, text, labels)
         make(prometheus.Info, "build", "Version of bodyfit.").info({"version": version})
         prometheus.ProcessCollector(registry=self.registry)
         # what has not happened yet is 0, not absent: rates and alerts begin with the first event
@@ -108,11 +117,12 @@ class Metrics:
         """What health says."""
         self._serving.set(1 if yes else 0)
 
-    def gpu_memory(self, used_bytes: int) -> None:
-        """Memory in use on the GPU; the gauge is there from the first call on."""
-        if self._gpu_bytes is None:
-            self._gpu_bytes = self._gauge("gpu_memory_bytes", "Memory in use on the GPU.")
-        self._gpu_bytes.set(used_bytes)
+    def device(self, name: str, counts: Mapping[str, int]) -> None:
+        """What a device's process has done since it was started; the gauges are there from the first call on."""
+        if not self._device:
+            self._device = {key: self._gauge(f"device_{key}", text, ("device",)) for key, text in DEVICE_GAUGES.items()}
+        for key, gauge in self._device.items():
+            gauge.labels(name).set(counts[key])
 
     def text(self) -> str:
         """All of it, as Prometheus reads it."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
+    from bodyfit.fit.config import FitConfig
+    from bodyfit.fit.track_config import TrackConfig
 
 FRAME_S = 1 / 30
 """from one instant that is followed to the next"""
 
 
-def fit_shipped(model: BodyModel, threads: int = 1, frames: Sequence[int] | None = None) -> float:
+def fit_shipped(model: BodyModel, config: FitConfig | None = None, frames: Sequence[int] | None = None) -> float:
     """Seconds that the fit of the shipped recording takes, of these frames or of all.
 
     Raises:
@@ -28,13 +30,13 @@ def fit_shipped(model: BodyModel, threads: int = 1, frames: Sequence[int] | None
 
     began = time.perf_counter()
     recording = open_recording(demo_recording_path())
-    result = fit(recording, model=model, frames=frames, config=FitConfig(threads=threads))
+    result = fit(recording, model=model, frames=frames, config=config or FitConfig(threads=1))
     if not result.converged:
         raise InputError("model", "a body model with which the test fit converges", f"{model.name}, which does not")
     return time.perf_counter() - began
 
 
-def follow_shipped(model: BodyModel) -> float:
+def follow_shipped(model: BodyModel, config: TrackConfig | None = None) -> float:
     """Seconds to find and follow the person of the shipped recording.
 
     Raises:
@@ -48,7 +50,7 @@ def follow_shipped(model: BodyModel) -> float:
 
     began = time.perf_counter()
     recording = open_recording(demo_recording_path())
-    tracker = Tracker(model, gravity_world=recording.gravity_world)
+    tracker = Tracker(model, config=config, gravity_world=recording.gravity_world)
     seen = [f for s in recording.sensors if (f := recording.frame(0, s.name)) is not None]
     states = [
         tracker.update([replace(f, timestamp_s=f.timestamp_s + n * FRAME_S) for f in seen]).state for n in range(3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from bodyfit import __version__
 from bodyfit_service.answers import Doors
+from bodyfit_service.device_pool import DevicePool
 from bodyfit_service.interceptors import make_interceptors
 from bodyfit_service.limits import Limits
 from bodyfit_service.live import Live
@@ -28,6 +31,7 @@ from bodyfit_service.upload import Uploads
 from bodyfit_service.worker import FIT, TRACK, WorkerSetup
 
 if TYPE_CHECKING:
+    from bodyfit.fit.device_host import DeviceHost
     from bodyfit_service.settings import Settings
 
 log = logging.getLogger("bodyfit.service")
@@ -46,12 +50,20 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def worker_setups(settings: Settings) -> list[WorkerSetup]:
-    """One for each worker process."""
+def worker_setups(settings: Settings, devices: Sequence[DeviceHost] = ()) -> list[WorkerSetup]:
+    """One for each worker process, each with one of the devices in turn."""
     roles = [FIT] * settings.num_fit_workers + [TRACK] * settings.track_workers
     memory = settings.worker_memory_mb << 20
     limits = limits_of(settings)
-    return [WorkerSetup(role, settings.model, settings.threads_per_worker, memory, limits) for role in roles]
+    plain = [WorkerSetup(role, settings.model, settings.threads_per_worker, memory, limits) for role in roles]
+    return (
+        [
+            replace(setup, device=d.device, device_address=d.address, failover=settings.device_failover)
+            for setup, d in zip(plain, itertools.cycle(devices), strict=False)
+        ]
+        if devices
+        else plain
+    )
 
 
 def options_of(settings: Settings) -> list[tuple[str, int]]:
@@ -77,8 +89,17 @@ class Server:
         self.metrics = Metrics(__version__)
         self.metrics.queue_size(settings.queue_size)
         self.limits = limits_of(settings)
+        self.devices = DevicePool(
+            settings.devices,
+            batch_s=1e-3 * settings.device_batch_ms,
+            on_restart=self.metrics.restarted,
+            on_change=self._changed,
+            on_counts=self.metrics.device,
+        )
+        if settings.device == "auto":
+            log.info("device", extra={"asked": "auto", "chosen": ", ".join(settings.devices) or "cpu"})
         self.pool = Pool(
-            worker_setups(settings),
+            worker_setups(settings, self.devices.hosts),
             queue_size=settings.queue_size,
             streams_per_worker=settings.streams_per_worker,
             on_restart=self.metrics.restarted,
@@ -126,10 +147,17 @@ class Server:
         await self._tell(NOT_SERVING)
         self._grpc = server
         await server.start()
-        self.pool.start()
+        self.devices.start()
+        self._spawn(self._start_workers())
         self._spawn(self.uploads.forget_old())
         log.info("listening", extra={"address": self.settings.address, "port": self.port})
         return self.port
+
+    async def _start_workers(self) -> None:
+        """Their tests need the devices."""
+        await self.devices.ready()
+        if not self._draining.is_set():
+            self.pool.start()
 
     def _changed(self) -> None:
         pool = self.pool
@@ -144,6 +172,8 @@ class Server:
             return
         # all workers the first time; afterwards one is enough: the others come back by themselves
         ready = pool.all_ready if self._told != SERVING else pool.num_ready > 0
+        if not self.devices.any_ready and not self.settings.device_failover:
+            ready = False
         now = SERVING if ready else NOT_SERVING
         self.servicer.state = "SERVING" if ready else "STARTING"
         if now != self._told:
@@ -170,6 +200,7 @@ class Server:
         # what is left after the grace period is cancelled; answers that are ready leave first
         await self._grpc.stop(LAST_WORDS_S)
         await self.pool.close()
+        await self.devices.close()
         for task in self._tasks:
             task.cancel()
         if self._metrics_server is not None:
@@ -206,6 +237,7 @@ async def _run(settings: Settings, started: Callable[[int], None]) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             if not draining:
                 await server.pool.close()
+                await server.devices.close()
     return 0 if await draining[0] else 1
 
 

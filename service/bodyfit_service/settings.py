@@ -22,6 +22,8 @@ from bodyfit.errors import DeviceError, InputError
 PREFIX = "BODYFIT_"
 OTHER_VARIABLES = frozenset({"BODYFIT_CONFIG", "BODYFIT_MODELS", "BODYFIT_TRACEBACK"})
 """variables of bodyfit's that are no settings"""
+DEVICE = re.compile(r"cpu|auto|cuda(:\d{1,3})?|cpu-gathered(:[1-9]\d{0,3})?")
+"""cpu-gathered is the CPU in the place of a device, with memory for so many jobs: for tests"""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
@@ -88,7 +90,19 @@ class Settings:
     model: str = ""
     """body model that an empty name in a request means; the shipped one where empty"""
     device: str = "cpu"
-    """what computes: cpu; auto is the same as long as fits compute on the CPU only"""
+    """what computes: cpu, cuda, several as cuda:0,cuda:1 (workers are spread over them), or auto (cuda if it can be)"""
+    device_batch_ms: float = 2.0
+    """milliseconds that a job of the device waits for those of other workers"""
+    device_failover: bool = False
+    """compute on the CPU while the device is lost, instead of answering UNAVAILABLE"""
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices' names, `auto` decided; none for the CPU."""
+        from bodyfit.fit.open_device import chosen_device
+
+        names = [] if self.device == "cpu" else [chosen_device(name) for name in self.device.split(",")]
+        return [name for name in names if name != "cpu"]
 
     @property
     def num_fit_workers(self) -> int:
@@ -130,6 +144,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "stream_idle_s": (0.1, 86_400),
     "grace_s": (0, 3600),
     "worker_memory_mb": (0, 16_777_216),
+    "device_batch_ms": (0, 20),
 }
 """the smallest and the largest value of each number"""
 
@@ -287,8 +302,7 @@ def _check_together(settings: Settings, said_by: Mapping[str, str]) -> None:
     for name, words in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
         if getattr(settings, name) not in words:
             raise InputError(where(name), " or ".join(words), repr(getattr(settings, name)))
-    if settings.device not in ("cpu", "auto"):
-        raise DeviceError(where("device"), "cpu or auto", repr(settings.device), "fits compute on the CPU only")
+    _check_device(settings.device, where("device"))
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "tls_key" if settings.tls_key is None else "tls_cert"
         raise InputError(where(missing), "the certificate and its key together", "one of the two")
@@ -317,6 +331,21 @@ def _check_together(settings: Settings, said_by: Mapping[str, str]) -> None:
             f"{settings.address} with {' and '.join(missing)}",
             "--allow-insecure if everyone who can reach it may use it",
         )
+
+
+def _check_device(device: str, where: str) -> None:
+    from bodyfit.fit.open_device import usable
+
+    names = device.split(",")
+    several = len(names) > 1
+    if not all(DEVICE.fullmatch(n) and not (several and n in ("cpu", "auto")) for n in names) or len(set(names)) != len(
+        names
+    ):
+        raise DeviceError(where, "cpu, cuda, cuda:N, several as cuda:0,cuda:1, or auto", repr(device))
+    for name in names:
+        why = usable(name)
+        if why is not None:
+            raise DeviceError(where, "a device that can be used", f"{name} ({why})")
 
 
 def _without_user(url: str) -> str:

@@ -62,6 +62,7 @@ TABLE = (
     # the server's own files and devices: their names stay in its log
     Row(errors.ModelFileError, FAILED_PRECONDITION, "MODEL_FILE"),
     Row(errors.DeviceError, FAILED_PRECONDITION, "DEVICE"),
+    Row(errors.DeviceLostError, UNAVAILABLE, "DEVICE_LOST"),
     Row(errors.OutputError, INTERNAL, "SERVER_FAILED"),
     Row(errors.InputError, INVALID_ARGUMENT, "INPUT"),
     Row(errors.MissingExtraError, UNIMPLEMENTED, "MISSING_EXTRA"),
@@ -86,6 +87,7 @@ _SERVICE_ERRORS: dict[str, type[service.ServiceError]] = {
     "CANCELLED": service.CancelledError,
     "DRAINING": service.DrainingError,
     "UNAVAILABLE": service.UnavailableError,
+    "DEVICE_LOST": service.UnavailableError,
     "UNAUTHENTICATED": service.UnauthenticatedError,
     "PERMISSION_DENIED": service.PermissionDeniedError,
     "NOT_FOUND": service.NotFoundError,
@@ -143,7 +145,7 @@ def status_of(error: BaseException, request_id: str) -> Status:
         text = str(error) or row.reason.lower()
     if isinstance(error, service.QueueFullError):
         parts.append(_retry(error.retry_after_s))
-    elif isinstance(error, service.DrainingError):
+    elif isinstance(error, (service.DrainingError, errors.DeviceLostError)):
         parts.append(_retry(RETRY_LATER_S))
     shortened = {key: _short(value) for key, value in info.items()}
     parts.insert(0, details.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=shortened))

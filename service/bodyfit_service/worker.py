@@ -13,16 +13,19 @@ import time
 import traceback
 from collections.abc import Callable
 from ctypes import c_longlong
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bodyfit_service.limits import Limits
 from bodyfit_service.message import Message, read_shared, receive, send
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
+    from bodyfit.fit.config import FitConfig
+    from bodyfit.fit.device import Solver
     from bodyfit.fit.track import Tracker
+    from bodyfit.fit.track_config import TrackConfig
     from bodyfit_service.frames_wire import InstantDecoder
 
 FIT, TRACK = "fit", "track"
@@ -39,6 +42,9 @@ class WorkerSetup:
         threads: of one fit.
         memory_bytes: of private memory that it may take; 0 for any.
         limits: of images and messages.
+        device: what the inner loop is computed on, as results name it.
+        device_address: where the process listens that owns it; empty: fits compute here.
+        failover: whether they do while that process is away.
     """
 
     role: str
@@ -46,6 +52,9 @@ class WorkerSetup:
     threads: int
     memory_bytes: int
     limits: Limits
+    device: str = "cpu"
+    device_address: str = ""
+    failover: bool = False
 
 
 class Stopped(BaseException):
@@ -77,6 +86,7 @@ class Worker:
         self.pipe, self.stop, self.setup = pipe, stop, setup
         self._models: dict[str, BodyModel] = {}
         self._streams: dict[int, tuple[Tracker, InstantDecoder]] = {}
+        self._solver = _solver_of(setup)
 
     def prepare(self) -> None:
         """Compiles, loads, and fits the shipped recording; says that it is ready, or why not, and ends then."""
@@ -92,14 +102,20 @@ class Worker:
         from bodyfit_service.selftest import fit_shipped, follow_shipped
 
         if self.setup.role == TRACK:
-            follow_shipped(self.model(""))
+            follow_shipped(self.model(""), self._track_config())
         else:
-            fit_shipped(self.model(""), self.setup.threads, frames=[0])
+            fit_shipped(self.model(""), self._fit_config(), frames=[0])
 
-    def _fit_config(self) -> Any:
+    def _fit_config(self) -> FitConfig:
         from bodyfit.fit.config import FitConfig
 
-        return FitConfig(threads=self.setup.threads)
+        return FitConfig(threads=self.setup.threads, solver=self._solver)
+
+    def _track_config(self) -> TrackConfig:
+        from bodyfit.fit.track_config import TrackConfig
+
+        config = TrackConfig(fit=self._fit_config())
+        return replace(config, search=replace(config.search, solver=self._solver))
 
     def model(self, name: str) -> BodyModel:
         """A body model by its name, which is never a path; kept once it was read.
@@ -207,9 +223,7 @@ class Worker:
     # live streams
 
     def _open(self, message: Message) -> Message:
-        from bodyfit.fit.config import FitConfig
         from bodyfit.fit.track import Tracker
-        from bodyfit.fit.track_config import TrackConfig
         from bodyfit_protos.v1 import bodyfit_pb2 as pb
         from bodyfit_service.frames_wire import InstantDecoder, check_header, gravity_of
         from bodyfit_service.options import track_arguments
@@ -218,7 +232,7 @@ class Worker:
         sensors = check_header(start.header, self.setup.limits, "start.header")
         tracker = Tracker(
             self.model(start.model),
-            config=TrackConfig(fit=FitConfig(threads=self.setup.threads)),
+            config=self._track_config(),
             gravity_world=gravity_of(start.header),
             **track_arguments(start),
         )
@@ -255,6 +269,17 @@ class Worker:
                 raise Stopped
 
         return watch
+
+
+def _solver_of(setup: WorkerSetup) -> Solver | None:
+    """Who asks the device's process; None for fits on the CPU."""
+    if not setup.device_address:
+        return None
+    from bodyfit.fit.device_process import RemoteSolver
+    from bodyfit.fit.failover import FailoverSolver
+
+    remote = RemoteSolver(setup.device_address, setup.device)
+    return FailoverSolver(remote) if setup.failover else remote
 
 
 def _handed(message: Message) -> bytes:
