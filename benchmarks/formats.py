@@ -2,8 +2,9 @@
 
 Files are written by the tests' writers (tests/format_writers) from a noisy scene with 640 × 480 depth and colour
 (phones: 256 × 192 depth, 1280 × 960 colour; Azure Kinect: 640 × 576 and 1280 × 720), then read in a process of their
-own. Milliseconds of CPU a frame (median), as images are stored and as whole frames (decoded, undistorted); to open; and
-how much the process grows while it reads.
+own. Milliseconds of CPU a frame (median), as images are stored, as following by depth reads them (no colour decoded)
+and as whole frames (decoded, undistorted); to open; and how much the process grows while it reads. Beside them, in the
+same run, what following one frame takes, and how much reading is of that.
 """
 
 from __future__ import annotations
@@ -123,15 +124,35 @@ def read(path: Path) -> dict[str, float]:
     stored(0), recording.frame(0, name)
     grown_from = most_kb()
     as_stored = [cpu(lambda i=i: stored(i)) for i in range(count)]
+    depth = [cpu(lambda i=i: recording.frame(i, name, color=False)) for i in range(count)]
     whole = [cpu(lambda i=i: recording.frame(i, name)) for i in range(count)]
     peak = most_kb()
     return {
         "open_ms": opening * 1e3,
         "stored_ms": float(np.median(as_stored)) * 1e3,
+        "depth_ms": float(np.median(depth)) * 1e3,
         "frame_ms": float(np.median(whole)) * 1e3,
         "grown_mb": (peak - grown_from) / 1024,
         "peak_mb": peak / 1024,
     }
+
+
+def follow_ms() -> float:
+    """Milliseconds of CPU that following takes, median of 30 frames of the shipped instant, which comes again."""
+    from bodyfit.body.model import load_body_model
+    from bodyfit.fit.track import Tracker
+    from bodyfit.recording import open_recording
+    from bodyfit.synthetic.demo import demo_recording_path
+
+    recording = open_recording(demo_recording_path())
+    seen = [f for s in recording.sensors if (f := recording.frame(0, s.name, color=False)) is not None]
+    tracker = Tracker(load_body_model(), gravity_world=recording.gravity_world)
+    times = []
+    for n in range(40):
+        began = time.process_time()
+        tracker.update([replace(f, index=n, timestamp_s=n / 30) for f in seen], index=n)
+        times.append(time.process_time() - began)
+    return float(np.median(times[10:])) * 1e3
 
 
 def main() -> None:
@@ -160,14 +181,26 @@ def main() -> None:
     if not asked.markdown:
         print(json.dumps(found, indent=1))
         return
-    print("| format | opening, ms | as stored, ms | whole frame, ms | frames/s | grows by, MB | peak, MB |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    following = follow_ms()
+    print(f"Following a frame by depth: {following:.1f} ms of CPU (median).\n")
+    heads = (
+        "opening, ms",
+        "as stored, ms",
+        "depth alone, ms",
+        "of following",
+        "whole frame, ms",
+        "grows by, MB",
+        "peak, MB",
+    )
+    print(f"| format | {' | '.join(heads)} |")
+    print(f"|---|{'--:|' * len(heads)}")
     for name, row in found.items():
         if isinstance(row, str):
-            print(f"| {name} | not run: {row} | | | | | |")
+            print(f"| {name} | not run: {row} | | | | | | |")
             continue
-        cells = [f"{row['open_ms']:.0f}", f"{row['stored_ms']:.2f}", f"{row['frame_ms']:.1f}"]
-        cells += [f"{1000 / row['frame_ms']:.0f}", f"{row['grown_mb']:.1f}", f"{row['peak_mb']:.0f}"]
+        cells = [f"{row['open_ms']:.0f}", f"{row['stored_ms']:.2f}", f"{row['depth_ms']:.1f}"]
+        cells += [f"{100 * row['depth_ms'] / following:.0f} %", f"{row['frame_ms']:.1f}"]
+        cells += [f"{row['grown_mb']:.1f}", f"{row['peak_mb']:.0f}"]
         print(f"| {name} | {' | '.join(cells)} |")
 
 

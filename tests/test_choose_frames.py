@@ -123,9 +123,9 @@ def test_the_same_recording_gives_the_same_frames_and_few_are_read(turning: Take
     read: list[int] = []
 
     class Counted(MemoryRecording):
-        def frame(self, i: int, sensor_name: str) -> Frame | None:
+        def frame(self, i: int, sensor_name: str, *, color: bool = True) -> Frame | None:
             read.append(i)
-            return super().frame(i, sensor_name)
+            return super().frame(i, sensor_name, color=color)
 
     whole = recording_of(turning, frames)
     counted = Counted(whole.sensors, whole._instants, whole.gravity_world)  # pyright: ignore[reportPrivateUsage]

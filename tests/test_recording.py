@@ -124,11 +124,12 @@ def test_images_are_undistorted_as_opencv_projects(lens: Distortion) -> None:
     v, u = np.mgrid[: cam.height, : cam.width].astype(np.float64)
     rays = np.stack([(u - cam.cx) / cam.fx, (v - cam.cy) / cam.fy, np.ones_like(u)], -1).reshape(-1, 3)
     source = project(rays, cam).reshape(cam.height, cam.width, 2)
-    has_source = undistorter.nearest >= 0
+    has_source = undistorter.has_source > 0
     inside = (source > 1).all(-1) & (source[..., 0] < cam.width - 2) & (source[..., 1] < cam.height - 2)
     assert has_source[inside].all() and inside.mean() > 0.6
-    maps = np.stack([undistorter.map_x, undistorter.map_y], -1)
-    assert np.abs(maps - source)[inside].max() < 1e-3
+    before, beyond = undistorter.between
+    maps = before + np.stack([beyond % 32, beyond // 32], -1) / 32
+    assert np.abs(maps - source)[inside].max() < 0.51 / 32
 
     # an image that says at every pixel where that pixel is
     counts = (np.arange(cam.height)[:, None] * 200 + np.arange(cam.width)[None] % 200).astype(np.uint16)
@@ -199,8 +200,8 @@ def test_no_ghost_beyond_the_fold() -> None:
     beyond = np.hypot(rays[..., 0], rays[..., 1]) > fold_radius(cam)
     naive = project(rays[beyond], cam)
     assert beyond.sum() > 500 and ((naive > 0) & (naive < 199)).all(axis=-1).sum() > 300
-    assert (undistorter.nearest[beyond] == -1).all() and (undistorter.map_x[beyond] < -1).all()
-    assert (undistorter.nearest >= 0).mean() > 0.5
+    assert (undistorter.nearest[beyond] < -1).all() and not undistorter.has_source[beyond].any()
+    assert (undistorter.has_source > 0).mean() > 0.5
 
 
 def test_writing_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -360,3 +361,19 @@ def test_every_shared_recording_reads(shared_recordings: Path) -> None:
                 near = frame.depth[frame.depth > 0]
                 assert near.size > 0.1 * frame.depth.size and 0.3 < np.median(near) < 10
         assert recording.has_truth == (folder / "truth").is_dir()
+
+
+def test_frames_without_colour_are_the_same_but_for_it(tmp_path: Path) -> None:
+    """On disk and in memory; what is not asked for is not decoded either."""
+    folder = tmp_path / "recording"
+    write_small(folder)
+    recording = open_recording(folder)
+    whole, plain = recording.frame(1, "left"), recording.frame(1, "left", color=False)
+    assert whole is not None and plain is not None and whole.color is not None
+    assert plain.color is None and plain.color_camera == whole.color_camera
+    np.testing.assert_array_equal(plain.depth, whole.depth)
+    image = sorted(p for p in folder.rglob("*") if p.is_file() and "color" in p.relative_to(folder).as_posix())[1]
+    image.write_bytes(b"no image")
+    assert recording.frame(1, "left", color=False) is not None
+    with pytest.raises(RecordingError, match=image.name):
+        recording.frame(1, "left")

@@ -123,7 +123,7 @@ def _look(recording: FrameSource, i: int, names: Sequence[str], person: int | No
     worths, looks, problem = [], [], None
     for name in names:
         looks.append(np.zeros((2, *GRID), np.float32))
-        frame = recording.frame(i, name)
+        frame = recording.frame(i, name, color=False)
         if frame is None:
             continue
         try:

@@ -35,7 +35,7 @@ def _follow() -> Stage:
 
 
 def _tell() -> Stage:
-    # the prior pulls every keyframe's pose the same way: as evidence of the shape its pull would add up, not average out
+    # the prior pulls every keyframe's pose the same way: as evidence of the shape that adds up and does not average out
     return replace(
         _follow(), name="tell", level=0, pixels=4000, robust_depth_m=0.04, robust_outline_m=0.08, window_m=0.03,
         learned=False, pose_prior=3.0,

@@ -67,12 +67,13 @@ class Step:
 
 
 def read_ahead(
-    recording: FrameSource, positions: Sequence[int], sensors: Sequence[str]
+    recording: FrameSource, positions: Sequence[int], sensors: Sequence[str], *, color: bool = True
 ) -> Iterator[tuple[int, list[Frame]]]:
-    """Position and frames of each instant, decoded in a thread of its own while the last one is worked on."""
+    """Position and frames of each instant, decoded in a thread of its own while the last one is worked on; without
+    color nothing of that is decoded."""
 
     def read(i: int) -> list[Frame]:
-        frames = [recording.frame(i, name) for name in sensors]
+        frames = [recording.frame(i, name, color=color) for name in sensors]
         return [f for f in frames if f is not None]
 
     with ThreadPoolExecutor(1, thread_name_prefix="bodyfit-read") as pool:
@@ -137,7 +138,7 @@ def track(
     views: list[tuple[View, ...]] = []
     pulls: list[ColorPull | None] = []
     skipped: dict[int, str] = {}
-    for n, (position, seen) in enumerate(read_ahead(recording, chosen, names)):
+    for n, (position, seen) in enumerate(read_ahead(recording, chosen, names, color=config.color is not None)):
         index = int(recording.indices[position])
         if cancelled is not None and cancelled():
             skipped.update({int(recording.indices[i]): "stopped on request" for i in chosen[n:]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -107,8 +107,9 @@ class MemoryRecording:
         """`<sensor>.depth_s` to (T,) seconds on the sensor's own clock, NaN where none."""
         return self._stamps
 
-    def frame(self, i: int, sensor_name: str) -> Frame | None:
-        """What a sensor saw at the `i`-th instant; None where it has none there.
+    def frame(self, i: int, sensor_name: str, *, color: bool = True) -> Frame | None:
+        """What a sensor saw at the `i`-th instant; None where it has none there. Without color an image that was not
+        decoded yet is left out.
 
         Raises:
             IndexError: `i` is not in 0 … num_frames - 1.
@@ -124,6 +125,8 @@ class MemoryRecording:
         seen = instant.frames.get(sensor_name)
         if not isinstance(seen, EncodedFrame):
             return seen
+        if not color:
+            seen = replace(seen, color=None)
         return self._decoder.frame(sensor_name, seen, index=instant.index, timestamp_s=instant.timestamp_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -124,8 +125,10 @@ class Recording:
                 return sensor
         raise RecordingError("sensor", f"one of {', '.join(s.name for s in self.sensors)}", repr(name))
 
-    def frame(self, i: int, sensor_name: str) -> Frame | None:
+    def frame(self, i: int, sensor_name: str, *, color: bool = True) -> Frame | None:
         """What a sensor saw at the `i`-th instant (a position in `indices`); None where it saw nothing there.
+
+        Without color its image is neither read nor decoded, and the frame has none.
 
         Depth without a single reading is a frame all the same: whoever looks for a person in it says so.
 
@@ -137,6 +140,8 @@ class Recording:
         encoded = self.encoded(i, sensor_name)
         if encoded is None:
             return None
+        if not color:
+            encoded = replace(encoded, color=None)
         index, time_s = int(self.indices[i]), float(self.timestamps_s[i])
         return self._decoder.frame(sensor_name, encoded, index=index, timestamp_s=time_s)
 

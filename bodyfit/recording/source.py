@@ -44,6 +44,7 @@ class FrameSource(Protocol):
         """`<sensor>.depth_s` and `<sensor>.color_s` to (T,) seconds on the stream's own clock, NaN where none."""
         ...
 
-    def frame(self, i: int, sensor_name: str) -> Frame | None:
-        """What a sensor saw at the `i`-th instant (a position in `indices`); None where it saw nothing."""
+    def frame(self, i: int, sensor_name: str, *, color: bool = True) -> Frame | None:
+        """What a sensor saw at the `i`-th instant (a position in `indices`); None where it saw nothing. Without color
+        its image may be left out, which costs more to decode than depth."""
         ...

@@ -32,6 +32,8 @@ MIN_REACHED_BY_WIDE_LENS = 0.75
 # lenses bend the border by some percent; under coefficients that leave less than this, hardly anything would be seen
 MIN_FILLED_SHARE = 0.5
 _PROBES_PER_SIDE = 33
+OUTSIDE = -2.0
+"""a pixel beyond every image"""
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,32 @@ class Undistorter:
 
     Attributes:
         camera: the recorded camera.
-        map_x, map_y: (H, W) float32 source pixel; far outside of the image where there is no source.
-        nearest: (H, W) int64 flat index of the nearest source pixel, -1 where there is none.
+        nearest: (H, W, 2) int16 column and row of the nearest source pixel, far outside of the image where there is no
+            source.
+        between: (H, W, 2) int16 column and row before the source, and (H, W) uint16 how far it lies beyond them, as
+            `cv2.remap` takes both.
+        has_source: (H, W) uint8, 255 where there is a source.
     """
 
     camera: Camera
-    map_x: NDArray[np.float32]
-    map_y: NDArray[np.float32]
-    nearest: NDArray[np.int64]
+    nearest: NDArray[np.int16]
+    between: tuple[NDArray[np.int16], NDArray[np.uint16]]
+    has_source: NDArray[np.uint8]
 
     def image_nearest(self, image: NDArray) -> NDArray:
         """(H, W) depth or mask without distortion, values never blended; 0 where there is no source."""
-        return np.where(self.nearest >= 0, image.ravel()[self.nearest], image.dtype.type(0))
+        import cv2
+
+        plain = image.view(np.uint8) if image.dtype == np.bool_ else image
+        out = cv2.remap(plain, self.nearest, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)  # type: ignore[call-overload]
+        return out.view(np.bool_) if image.dtype == np.bool_ else out.astype(image.dtype, copy=False)
 
     def image_linear(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) colour without distortion, bilinear; black where there is no source."""
         import cv2
 
-        out = cv2.remap(image, self.map_x, self.map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        out[self.nearest < 0] = 0
-        return out.astype(np.uint8, copy=False)
+        out = cv2.remap(image, *self.between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.copyTo(out, self.has_source).astype(np.uint8, copy=False)
 
     def points(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, 2) recorded pixels to undistorted pixels; NaN where the lens model has none."""
@@ -77,13 +85,15 @@ def make_undistorter(name: str, camera: Camera) -> Undistorter | None:
     check_invertible(name, camera)
     v, u = np.mgrid[: camera.height, : camera.width].astype(np.float64)
     map_x, map_y, has_source = _sources(camera, u, v)
-    row, column = (np.where(has_source, np.rint(side), 0).astype(np.int64) for side in (map_y, map_x))
-    outside = np.float32(-2.0)
+    import cv2
+
+    sides = [np.where(has_source, side, OUTSIDE) for side in (map_x, map_y)]
+    between = cv2.convertMaps(*(side.astype(np.float32) for side in sides), cv2.CV_16SC2)  # type: ignore[call-overload]
     return Undistorter(
         camera,
-        np.where(has_source, map_x, outside).astype(np.float32),
-        np.where(has_source, map_y, outside).astype(np.float32),
-        np.where(has_source, row * camera.width + column, -1),
+        np.ascontiguousarray(np.rint(np.stack(sides, -1)), np.int16),
+        (np.asarray(between[0], np.int16), np.asarray(between[1], np.uint16)),
+        np.where(has_source, np.uint8(255), np.uint8(0)),
     )
 
 
