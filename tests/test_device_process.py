@@ -25,6 +25,7 @@ from bodyfit.camera import Camera
 from bodyfit.errors import DeviceError, DeviceLostError, InputError
 from bodyfit.fit.config import FitConfig
 from bodyfit.fit.device import CpuBackend, DescendJob, LinearizeJob, SolveJob
+from bodyfit.fit.device_host import DeviceHost
 from bodyfit.fit.device_process import RemoteSolver, backend_for, device_main
 from bodyfit.fit.device_wire import Incoming, Outgoing, Unknown, packed, unpacked
 from bodyfit.fit.solver import StopReason
@@ -226,6 +227,38 @@ def test_a_killed_device_is_lost_until_another_listens_there(model: BodyModel, t
     assert_equal(solver.descend(job), expected)
     second.process.kill()
     second.process.join()
+
+
+def _start_and_wait(pids: Any) -> None:
+    """A process that starts a device's and then does nothing."""
+    host = DeviceHost("cpu-gathered")
+    host.start_and_wait()
+    assert host.process is not None
+    pids.send(host.process.pid)
+    time.sleep(120)
+
+
+def test_a_devices_process_ends_with_who_started_it(model: BodyModel) -> None:
+    """Also when that is killed: nobody else would ever end it, and it holds the device's memory."""
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    owner = SPAWN.Process(target=_start_and_wait, args=(theirs,))
+    owner.start()
+    assert ours.poll(120)
+    pid = ours.recv()
+    os.kill(pid, 0)
+    owner.kill()
+    owner.join()
+    end = time.monotonic() + 20
+    while _runs(pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu-gathered:0", "cpu-gathered:many"])

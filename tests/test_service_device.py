@@ -197,7 +197,9 @@ def test_with_failover_the_cpu_answers_while_the_device_is_away(expected: Any) -
         asked = pool.submit(fitted, server)
         time.sleep(0.5)
         kill_device(server)
-        assert_same(server, asked.result(timeout=120), expected)
+        found = asked.result(timeout=120)
+        assert_same(server, found, expected)
+        assert found.provenance["device"] == "cpu-gathered, in part cpu"
         with grpc.insecure_channel(server.address) as channel:
             assert status(channel) == SERVING
         assert wait_for(lambda: len(log_of(server, "device ready")) == 2, 120)
@@ -205,7 +207,7 @@ def test_with_failover_the_cpu_answers_while_the_device_is_away(expected: Any) -
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda,cuda", "cuda:0,cpu", "cpu-gathered:0", ""])
+@pytest.mark.parametrize("device", ["tpu", "cuda,cuda", "cuda,cuda:0", "cuda:0,cpu", "cpu-gathered:0", ""])
 def test_devices_that_make_no_sense_are_refused(device: str) -> None:
     with pytest.raises(DeviceError, match="--device: expected cpu, cuda"):
         read_settings({"device": device}, {})

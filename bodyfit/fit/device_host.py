@@ -97,6 +97,11 @@ class DeviceHost:
         if not self.ready():
             raise DeviceError("device", f"one that is ready within {READY_S:g} s", repr(self.device))
 
+    def kill(self) -> None:
+        """Ends the process at once; `start` makes another."""
+        if self._process is not None:
+            self._process.kill()
+
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()

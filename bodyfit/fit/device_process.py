@@ -8,6 +8,7 @@ it; when the device's process dies, who asks gets a `DeviceLostError`, until ano
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
@@ -59,6 +60,8 @@ def device_main(address: str, device: str, ready: Connection, wait_s: float = WA
 
     from bodyfit.fit.device_warmup import warm_up
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
     # who started this decides when it ends: a Ctrl-C goes to the whole group of processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -72,6 +75,15 @@ def device_main(address: str, device: str, ready: Connection, wait_s: float = WA
         raise SystemExit(1) from None
     ready.send_bytes(b"ready")
     DeviceServer(backend, wait_s).serve(listener)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however it went: nobody would ever end it, and its
+    device's memory would be gone for good."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 class DeviceServer:

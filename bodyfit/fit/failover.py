@@ -30,8 +30,8 @@ class FailoverSolver:
 
     @property
     def name(self) -> str:
-        """The device's."""
-        return self._device.name
+        """The device's, and that the CPU had a share in it where it had."""
+        return f"{self._device.name}, in part cpu" if self.on_cpu else self._device.name
 
     def takes(self, problem: Problem) -> bool:
         """As the device's."""

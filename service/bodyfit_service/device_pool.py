@@ -7,11 +7,10 @@ them. A device that is lost takes its process with it (exit status 4), and anoth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
-from bodyfit.errors import DeviceError, DeviceLostError
+from bodyfit.errors import DeviceError, DeviceLostError, InputError
 from bodyfit.fit.device import LOST
 from bodyfit.fit.device_host import DeviceHost
 
@@ -19,7 +18,11 @@ log = logging.getLogger("bodyfit.service.devices")
 
 LOOK_S = 0.1
 COUNTS_S = 2.0
+ANSWER_S = 30.0
+"""a process that does not say in so long what it has done is killed"""
 LONGEST_BACKOFF_S = 30.0
+YOUNG_S = 60.0
+"""who dies before that dies again: not in a tight loop"""
 Counts = dict[str, int]
 
 
@@ -44,15 +47,14 @@ class DevicePool:
         on_counts: Callable[[str, Counts], None],
     ) -> None:
         self.hosts = [DeviceHost(name, wait_s=batch_s) for name in devices]
-        self._ready = [False] * len(devices)
+        self._ready, self._began = [False] * len(devices), [False] * len(devices)
         self._on_restart, self._on_change, self._on_counts = on_restart, on_change, on_counts
         self._first = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def any_ready(self) -> bool:
-        """Whether a device is there; True where none is needed."""
-        return not self.hosts or any(self._ready)
+    def there(self, address: str) -> bool:
+        """Whether the device that listens there is ready; True for no address: none is needed."""
+        return not address or any(r and h.address == address for h, r in zip(self.hosts, self._ready, strict=True))
 
     def start(self) -> None:
         """Starts all of them."""
@@ -67,21 +69,25 @@ class DevicePool:
     async def _keep(self, number: int) -> None:
         """One device's process, for as long as the server lives."""
         host, failures = self.hosts[number], 0
+        clock = asyncio.get_running_loop().time
         while True:
-            host.start()
+            began = clock()
             try:
+                host.start()
                 while not await asyncio.to_thread(host.ready, LOOK_S):
                     pass
-            except DeviceError as error:
+            except (DeviceError, OSError) as error:
                 failures += 1
                 log.error("device cannot be used", extra={"device": host.device, "why": str(error)})
             else:
-                failures = 0
                 pid = host.process.pid if host.process is not None else None
                 log.info("device ready", extra={"device": host.device, "starts": host.starts, "pid": pid})
                 self._tell(number, there=True)
-                await self._watch(host)
-                self._tell(number, there=False)
+                try:
+                    await self._watch(host)
+                finally:
+                    self._tell(number, there=False)
+                failures = failures + 1 if clock() - began < YOUNG_S else 0
                 code = host.process.exitcode if host.process is not None else None
                 how = "device lost" if code == LOST else f"signal {-code}" if code and code < 0 else "ended"
                 log.error("device's process ended", extra={"device": host.device, "how": how})
@@ -98,13 +104,20 @@ class DevicePool:
         while host.alive:
             if loop.time() - looked > COUNTS_S:
                 looked = loop.time()
-                with contextlib.suppress(DeviceLostError, RuntimeError):  # its end is seen here next
-                    self._on_counts(host.device, await asyncio.to_thread(solver.counts))
+                try:
+                    counts = await asyncio.wait_for(asyncio.to_thread(solver.counts), ANSWER_S)
+                    self._on_counts(host.device, counts)
+                except TimeoutError:
+                    log.error("device's process does not answer", extra={"device": host.device})
+                    host.kill()
+                except (DeviceLostError, RuntimeError, InputError, KeyError):
+                    log.debug("device's process told nothing", extra={"device": host.device})
             await asyncio.sleep(LOOK_S)
 
     def _tell(self, number: int, *, there: bool) -> None:
         self._ready[number] = there
-        if all(self._ready):
+        self._began[number] |= there
+        if all(self._began):
             self._first.set()
         self._on_change()
 

@@ -174,6 +174,7 @@ class Pool:
         streams_per_worker: so many live streams share a track worker.
         on_restart: told (role, reason) when a worker has to be replaced.
         on_change: called when readiness or the queue's length may have changed.
+        can_work: whether what a worker needs beside itself is there (its device); others get nothing to do.
     """
 
     def __init__(
@@ -184,7 +185,9 @@ class Pool:
         streams_per_worker: int,
         on_restart: Callable[[str, str], None],
         on_change: Callable[[], None],
+        can_work: Callable[[WorkerSetup], bool] = lambda _setup: True,
     ) -> None:
+        self._can_work = can_work
         self.queue_size, self.streams_per_worker = queue_size, streams_per_worker
         self._setups, self._on_restart, self._on_change = setups, on_restart, on_change
         self.workers: list[Worker] = []
@@ -216,7 +219,7 @@ class Pool:
     @property
     def num_ready(self) -> int:
         """Fit workers that can take or do a job."""
-        return sum(w.ready for w in self.fit_workers)
+        return sum(w.ready and self._can_work(w.setup) for w in self.fit_workers)
 
     @property
     def num_busy(self) -> int:
@@ -225,8 +228,8 @@ class Pool:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every worker has passed its test."""
-        return all(w.ready for w in self.workers) and len(self.workers) == len(self._setups)
+        """Whether every worker has passed its test, and has what it needs."""
+        return all(w.ready and self._can_work(w.setup) for w in self.workers) and len(self.workers) == len(self._setups)
 
     @property
     def num_streams(self) -> int:
@@ -313,7 +316,7 @@ class Pool:
         Raises:
             QueueFullError: too many wait already.
         """
-        idle = any(w.ready and w.job is None for w in self.fit_workers)
+        idle = any(w.ready and w.job is None and self._can_work(w.setup) for w in self.fit_workers)
         if not idle and len(self.waiting) >= self.queue_size:
             raise QueueFullError(f"{len(self.waiting)} requests wait already", retry_after_s=self.retry_after_s())
         self._numbers += 1
@@ -346,11 +349,16 @@ class Pool:
         """Its place in the queue, from 1; 0 where it does not wait."""
         return self.waiting.index(job) + 1 if job in self.waiting else 0
 
+    def look_again(self) -> None:
+        """What workers need has come or gone."""
+        self._dispatch()
+        self._on_change()
+
     def _dispatch(self) -> None:
         for worker in self.fit_workers:
             if not self.waiting:
                 return
-            if not worker.ready or worker.job is not None:
+            if not worker.ready or worker.job is not None or not self._can_work(worker.setup):
                 continue
             job = self.waiting.popleft()
             try:
@@ -394,7 +402,8 @@ class Pool:
         Raises:
             QueueFullError: there is no room.
         """
-        free = [w for w in self.track_workers if w.ready and len(w.streams) < self.streams_per_worker]
+        able = [w for w in self.track_workers if w.ready and self._can_work(w.setup)]
+        free = [w for w in able if len(w.streams) < self.streams_per_worker]
         if not free:
             raise QueueFullError(f"{self.num_streams} streams are followed already", retry_after_s=5.0)
         worker = min(free, key=lambda w: len(w.streams))

@@ -93,7 +93,7 @@ class Server:
             settings.devices,
             batch_s=1e-3 * settings.device_batch_ms,
             on_restart=self.metrics.restarted,
-            on_change=self._changed,
+            on_change=self._devices_changed,
             on_counts=self.metrics.device,
         )
         if settings.device == "auto":
@@ -104,6 +104,7 @@ class Server:
             streams_per_worker=settings.streams_per_worker,
             on_restart=self.metrics.restarted,
             on_change=self._changed,
+            can_work=lambda setup: settings.device_failover or self.devices.there(setup.device_address),
         )
         self.doors = Doors(settings.per_client)
         self.uploads = Uploads(settings, self.limits, self.pool, self.doors, self.metrics)
@@ -159,6 +160,9 @@ class Server:
         if not self._draining.is_set():
             self.pool.start()
 
+    def _devices_changed(self) -> None:
+        self.pool.look_again()
+
     def _changed(self) -> None:
         pool = self.pool
         self.metrics.observe(
@@ -172,8 +176,6 @@ class Server:
             return
         # all workers the first time; afterwards one is enough: the others come back by themselves
         ready = pool.all_ready if self._told != SERVING else pool.num_ready > 0
-        if not self.devices.any_ready and not self.settings.device_failover:
-            ready = False
         now = SERVING if ready else NOT_SERVING
         self.servicer.state = "SERVING" if ready else "STARTING"
         if now != self._told:

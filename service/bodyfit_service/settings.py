@@ -337,8 +337,8 @@ def _check_device(device: str, where: str) -> None:
     from bodyfit.fit.open_device import usable
 
     names = device.split(",")
-    several = len(names) > 1
-    if not all(DEVICE.fullmatch(n) and not (several and n in ("cpu", "auto")) for n in names) or len(set(names)) != len(
+    several, cards = len(names) > 1, ["cuda:0" if n == "cuda" else n for n in names]
+    if not all(DEVICE.fullmatch(n) and not (several and n in ("cpu", "auto")) for n in names) or len(set(cards)) != len(
         names
     ):
         raise DeviceError(where, "cpu, cuda, cuda:N, several as cuda:0,cuda:1, or auto", repr(device))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
     from bodyfit.fit.config import FitConfig
     from bodyfit.fit.device import Solver
+    from bodyfit.fit.device_process import RemoteSolver
     from bodyfit.fit.track import Tracker
     from bodyfit.fit.track_config import TrackConfig
     from bodyfit_service.frames_wire import InstantDecoder
@@ -86,7 +87,7 @@ class Worker:
         self.pipe, self.stop, self.setup = pipe, stop, setup
         self._models: dict[str, BodyModel] = {}
         self._streams: dict[int, tuple[Tracker, InstantDecoder]] = {}
-        self._solver = _solver_of(setup)
+        self._remote = _remote_of(setup)
 
     def prepare(self) -> None:
         """Compiles, loads, and fits the shipped recording; says that it is ready, or why not, and ends then."""
@@ -109,13 +110,22 @@ class Worker:
     def _fit_config(self) -> FitConfig:
         from bodyfit.fit.config import FitConfig
 
-        return FitConfig(threads=self.setup.threads, solver=self._solver)
+        return FitConfig(threads=self.setup.threads, solver=self._solver())
+
+    def _solver(self) -> Solver | None:
+        """Who is asked by one fit or stream; None for fits on the CPU."""
+        if self._remote is None or not self.setup.failover:
+            return self._remote
+        from bodyfit.fit.failover import FailoverSolver
+
+        return FailoverSolver(self._remote)
 
     def _track_config(self) -> TrackConfig:
         from bodyfit.fit.track_config import TrackConfig
 
-        config = TrackConfig(fit=self._fit_config())
-        return replace(config, search=replace(config.search, solver=self._solver))
+        fit = self._fit_config()
+        config = TrackConfig(fit=fit)
+        return replace(config, search=replace(config.search, solver=fit.solver))
 
     def model(self, name: str) -> BodyModel:
         """A body model by its name, which is never a path; kept once it was read.
@@ -271,15 +281,13 @@ class Worker:
         return watch
 
 
-def _solver_of(setup: WorkerSetup) -> Solver | None:
+def _remote_of(setup: WorkerSetup) -> RemoteSolver | None:
     """Who asks the device's process; None for fits on the CPU."""
     if not setup.device_address:
         return None
     from bodyfit.fit.device_process import RemoteSolver
-    from bodyfit.fit.failover import FailoverSolver
 
-    remote = RemoteSolver(setup.device_address, setup.device)
-    return FailoverSolver(remote) if setup.failover else remote
+    return RemoteSolver(setup.device_address, setup.device)
 
 
 def _handed(message: Message) -> bytes:
