@@ -60,7 +60,8 @@ def counts_of(solver: Any) -> dict[str, int]:
     counts: Any = getattr(solver, "counts", None)
     if counts is None:
         return {"batches": 0, "jobs": 0}
-    return dict(counts() if callable(counts) else asdict(counts))
+    found: Any = counts() if callable(counts) else asdict(counts)
+    return dict(found)
 
 
 def give_back(backend: Any) -> None:

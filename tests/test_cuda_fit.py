@@ -222,10 +222,11 @@ def test_nothing_in_a_step_asks_the_device(model: BodyModel) -> None:
             return func(*args, **(kwargs or {}))
 
     loops: list[Any] = []
-    for kind, jobs in (
+    kinds: Any = (
         (BatchSolve, [joint_job(model, CAMERA, last=False), joint_job(model, CAMERA, 1, last=False)]),
         (BatchDescent, [follow_job(model, WIDE, k) for k in range(3)]),
-    ):
+    )
+    for kind, jobs in kinds:
         states = [j.state for j in jobs]
         equations = Equations([j.problem for j in jobs], states, CompiledTensors(), rows_per_pixel=ROWS_PER_PIXEL)
         loops.append(kind(equations, jobs))

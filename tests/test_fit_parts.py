@@ -134,7 +134,7 @@ def test_nearest_pixels_equal_scipys_distances(share: float) -> None:
         assert marked.flat[near].all()
         r, c = np.indices(shape)
         got = np.hypot(near // shape[1] - r, near % shape[1] - c)
-        np.testing.assert_allclose(got, distance_transform_edt(~marked), atol=1e-9)
+        np.testing.assert_allclose(got, np.asarray(distance_transform_edt(~marked)), atol=1e-9)
 
 
 def test_of_equally_near_pixels_the_leftmost_and_then_the_upper_counts() -> None:
