@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import struct
 import threading
 import time
@@ -26,8 +27,9 @@ from bodyfit.errors import DeviceError, DeviceLostError, InputError
 from bodyfit.fit.config import FitConfig
 from bodyfit.fit.device import CpuBackend, DescendJob, LinearizeJob, SolveJob
 from bodyfit.fit.device_host import DeviceHost
-from bodyfit.fit.device_process import RemoteSolver, backend_for, device_main
+from bodyfit.fit.device_process import DeviceServer, RemoteSolver, backend_for, device_main
 from bodyfit.fit.device_wire import Incoming, Outgoing, Unknown, packed, unpacked
+from bodyfit.fit.problem import ShapeGaussian
 from bodyfit.fit.solver import StopReason
 
 CAMERA = Camera(48, 40, 34.0, 34.0, 23.5, 19.5)
@@ -259,6 +261,55 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_one_who_had_nothing_to_ask_meanwhile_finds_the_device_that_listens_now(
+    model: BodyModel, tmp_path: Path
+) -> None:
+    job = job_of(model, 1)
+    with DeviceHost("cpu-gathered") as host:
+        host.start_and_wait()
+        solver = RemoteSolver(host.address, "cpu-gathered")
+        expected = solver.descend(job)
+        host.start_and_wait()
+        assert host.starts == 2
+        assert_equal(solver.descend(job), expected)
+
+
+def test_the_device_does_the_algebra_in_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pools = pytest.importorskip("threadpoolctl")
+    threads: list[int] = []
+
+    def serve(_self: DeviceServer, listener: Any) -> None:
+        threads.extend(pool["num_threads"] for pool in pools.threadpool_info() if pool["user_api"] == "blas")
+        listener.close()
+
+    monkeypatch.setattr(DeviceServer, "serve", serve)
+    before = signal.getsignal(signal.SIGINT)
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    try:
+        with pools.threadpool_limits(2, user_api="blas"):
+            device_main(str(tmp_path / "s"), "cpu-gathered", theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ours.recv_bytes() == b"ready"
+    assert threads and set(threads) == {1}
+
+
+def test_shapes_that_no_array_can_have_are_refused() -> None:
+    huge = 1 << 30
+    header = json.dumps({"what": "part", "tree": None, "arrays": [["f8", [0, huge, huge, huge], 0]]}).encode()
+    with pytest.raises(InputError, match="message: expected shapes of arrays"):
+        unpacked(struct.pack("<Q", len(header)) + header)
+    _, (empty,) = unpacked(packed({"what": "part"}, [np.zeros((0, 3))]))
+    assert empty.shape == (0, 3)
+
+
+def test_names_of_what_is_there_are_forgotten_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bodyfit.fit.device_wire.MOST_THERE", 2)
+    outgoing = Outgoing()
+    parts = [ShapeGaussian(np.full(2, k), np.eye(2)) for k in range(3)]
+    assert [len(outgoing.message({}, part)) for part in (*parts, parts[2], parts[1], parts[0])] == [2, 2, 2, 1, 1, 2]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu-gathered:0", "cpu-gathered:many"])

@@ -221,3 +221,36 @@ def test_a_fit_asks_the_solver_that_its_configuration_names(model: BodyModel) ->
     np.testing.assert_array_equal(solve(there, job.state).cost, solve(job.problem, job.state).cost)
     np.testing.assert_array_equal(there.linearize(job.state).A, job.problem.linearize(job.state).A)
     assert gatherer.counts.jobs == 2
+
+
+def test_a_question_or_a_backend_that_fails_is_told_and_the_device_goes_on(model: BodyModel) -> None:
+    class Short(CpuBackend):
+        def linearize(self, jobs: Sequence[LinearizeJob]) -> list[Any]:
+            return super().linearize(jobs)[1:]
+
+    def asks() -> bool:
+        raise ValueError("nobody knows")
+
+    gatherer = Gatherer(Short())
+    job = start_job(model, CAMERA, 0, stage=replace(FitConfig().settle[-1], pixels=120, num_betas=3), count=2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="nobody knows"):
+            gatherer.solve(replace(job, cancelled=asks))
+        with pytest.raises(RuntimeError, match="0 results of 1 jobs"):
+            gatherer.linearize(LinearizeJob(job.problem, job.state))
+    found = gatherer.solve(replace(job, iterations=2))
+    np.testing.assert_array_equal(found.cost, CpuBackend().solve([replace(job, iterations=2)])[0].cost)
+
+
+def test_who_asks_a_lost_device_often_keeps_nothing_of_it(jobs: list[DescendJob]) -> None:
+    class Lost(CpuBackend):
+        def descend(self, jobs: Sequence[DescendJob]) -> list[Descent]:
+            raise DeviceLostError(f"cuda: gone with {len(jobs)}")
+
+    gatherer = Gatherer(Lost())
+    raised: list[DeviceLostError] = []
+    for _ in range(3):
+        with pytest.raises(DeviceLostError, match="gone with 1") as caught:
+            gatherer.descend(jobs[0])
+        raised.append(caught.value)
+    assert len({id(error) for error in raised}) == 3

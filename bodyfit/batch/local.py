@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bodyfit.batch.work import Outcome, Task, do
+from bodyfit.errors import DeviceLostError
 from bodyfit.fit.device_host import DeviceHost
 
 LOOK_EVERY_S = 0.5
@@ -26,6 +27,7 @@ class _Worker:
     pipe: Connection
     task: Task | None = None
     since_s: float = 0.0
+    device_start: int = 0
 
 
 class LocalEngine:
@@ -55,7 +57,11 @@ class LocalEngine:
     ) -> None:
         self._host = None if device == "cpu" else DeviceHost(device)
         if self._host is not None:
-            self._host.start_and_wait()
+            try:
+                self._host.start_and_wait()
+            except BaseException:
+                self._host.close()
+                raise
         self._context = multiprocessing.get_context("spawn")
         self._limit_s, self._progress = limit_s, progress
         self._workers = [self._start() for _ in range(workers)]
@@ -91,6 +97,7 @@ class LocalEngine:
                 # it was lost, and tasks with it, which are tried again
                 self._host.start_and_wait()
             task = replace(task, device_address=self._host.address)
+            worker.device_start = self._host.starts
         worker.task, worker.since_s = task, time.monotonic()
         try:
             worker.pipe.send(task)
@@ -109,6 +116,8 @@ class LocalEngine:
             said = _received(worker) if worker.pipe in ready else ("", 0.0)
             if isinstance(said, Outcome):
                 worker.task = None
+                if said.error == DeviceLostError.__name__:
+                    self._give_up_device(worker.device_start)
                 yield said
                 continue
             if said is None:
@@ -123,6 +132,13 @@ class LocalEngine:
             _end(worker)
             self._workers[n] = self._start()
             yield Outcome(task.name, "failed", seconds, kind, why)
+
+    def _give_up_device(self, start: int) -> None:
+        """Ends a device's process that a worker lost, if no other has taken its place: it may take seconds to die, in
+        which all attempts of a task would go to it."""
+        if self._host is not None and self._host.starts == start and self._host.process is not None:
+            self._host.process.kill()
+            self._host.process.join(10)
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bodyfit.batch.remote import local_copy
-from bodyfit.errors import BodyfitError, InputError, MissingExtraError, OutputError
+from bodyfit.errors import BodyfitError, DeviceError, InputError, MissingExtraError, OutputError
 
 if TYPE_CHECKING:
     from bodyfit.body.model import BodyModel
@@ -92,7 +92,7 @@ def do(task: Task, say: Callable[[str, float], None] | None = None) -> Outcome:
             place = str(source)
             _fit(task, source, out, say or (lambda _stage, _fraction: None))
         return ended("done", sha256=folder_sha256(out))
-    except (OutputError, MissingExtraError, MemoryError) as problem:
+    except (OutputError, DeviceError, MissingExtraError, MemoryError) as problem:
         return ended("failed", problem)
     except InputError as problem:
         return ended("bad", problem)

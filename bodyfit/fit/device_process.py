@@ -8,14 +8,17 @@ it; when the device's process dies, who asks gets a `DeviceLostError`, until ano
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 from bodyfit.errors import BodyfitError, DeviceError, DeviceLostError, InputError
+from bodyfit.fit.blas import one_blas_thread
 from bodyfit.fit.device import LOST, WAIT_S, Backend, CpuBackend, DescendJob, Descent, LinearizeJob, SolveJob
 from bodyfit.fit.device_wire import MOST_BYTES, Incoming, Outgoing, Unknown
 from bodyfit.fit.gather import DESCEND, LINEARIZE, LOOK_S, SOLVE, Gatherer
@@ -24,6 +27,8 @@ from bodyfit.fit.solver import Solution
 from bodyfit.watch import checkpoint
 
 GATHERED = "cpu-gathered"
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EINTR)
+"""why a connection is not accepted now, and the next may be"""
 ASKS = {SOLVE: SolveJob, LINEARIZE: LinearizeJob, DESCEND: DescendJob}
 
 
@@ -51,7 +56,8 @@ def backend_for(device: str) -> Backend:
 
 
 def device_main(address: str, device: str, ready: Connection, wait_s: float = WAIT_S) -> None:
-    """Owns the device and serves whoever connects, until it is killed or the device is lost (exit status 4).
+    """Owns the device and serves whoever connects, until it is killed, the device is lost (exit status 4) or who
+    started it is gone, however that went.
 
     Sends `ready` one message: b"ready" once kernels are compiled and a first fit has been right, or b"unfit" and why
     not, and ends then.
@@ -74,7 +80,9 @@ def device_main(address: str, device: str, ready: Connection, wait_s: float = WA
         ready.send_bytes(f"unfit {error}".encode())
         raise SystemExit(1) from None
     ready.send_bytes(b"ready")
-    DeviceServer(backend, wait_s).serve(listener)
+    # as a fit does in its own process: how many threads BLAS has decides the last bits
+    with one_blas_thread():
+        DeviceServer(backend, wait_s).serve(listener)
 
 
 def _end_with_parent() -> None:
@@ -97,8 +105,13 @@ class DeviceServer:
         while True:
             try:
                 connection = listener.accept()
-            except (OSError, EOFError):
-                return
+            except EOFError:
+                continue
+            except OSError as error:
+                if error.errno not in FULL:
+                    return
+                time.sleep(LOOK_S)
+                continue
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: Any) -> None:
@@ -265,6 +278,9 @@ class RemoteSolver:
                 return taken
 
     def _connection(self) -> tuple[Any, Outgoing]:
+        if (idle := getattr(self._own, "connection", None)) is not None and idle.poll():
+            # nothing is to be told between two jobs: the process has ended, and another may listen there by now
+            self._hang_up()
         if getattr(self._own, "connection", None) is None:
             self._own.connection, self._own.outgoing = Client(self.address, "AF_UNIX"), Outgoing()
         return self._own.connection, self._own.outgoing

@@ -50,6 +50,8 @@ MOST_HEADER = 1 << 24
 MOST_DEPTH = 16
 KEPT = 512
 """so many shared parts are remembered at each end"""
+MOST_THERE = 8 * KEPT
+"""so many names of shared parts the sender takes to be there"""
 ALIGN = 16
 
 
@@ -66,7 +68,7 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._hashes: OrderedDict[int, tuple[Any, str, bytes]] = OrderedDict()
-        self._there: set[str] = set()
+        self._there: OrderedDict[str, None] = OrderedDict()
 
     def message(self, header: dict[str, Any], value: Any = None) -> list[bytes]:
         """The messages to send, shared parts that the other end has not first."""
@@ -77,7 +79,8 @@ class Outgoing:
 
     def forget(self, names: list[str]) -> None:
         """The other end has lost these, or all of them where it is a new one."""
-        self._there.difference_update(names)
+        for name in names:
+            self._there.pop(name, None)
 
     def _tree(self, value: Any, arrays: list[np.ndarray[Any, Any]], parts: list[bytes]) -> Any:
         if isinstance(value, SHARED):
@@ -98,7 +101,10 @@ class Outgoing:
         _, name, body = known
         if name not in self._there:
             parts.append(body)
-            self._there.add(name)
+            self._there[name] = None
+            # bodies that are followed for days have many meshes; what is forgotten is sent again
+            while len(self._there) > MOST_THERE:
+                self._there.popitem(last=False)
         return name
 
 
@@ -250,8 +256,11 @@ def unpacked(message: bytes) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]
         count = math.prod(row[1])
         if row[2] + count * kind.itemsize > len(message) - first:
             raise InputError("message", "arrays within it", f"one of {count * kind.itemsize} bytes at {row[2]}")
-        flat = np.frombuffer(message, kind, count, first + row[2])
-        arrays.append(flat.reshape(row[1]).copy())
+        try:
+            flat = np.frombuffer(message, kind, count, first + row[2])
+            arrays.append(flat.reshape(row[1]).copy())
+        except ValueError as error:
+            raise InputError("message", "shapes of arrays", f"{str(row)[:80]}: {error}") from None
     return header, arrays
 
 

@@ -139,7 +139,7 @@ class Gatherer:
             if self._closed:
                 raise DeviceLostError(f"{self.name}: closed")
             if self._lost is not None:
-                raise self._lost
+                raise DeviceLostError(*self._lost.args)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"bodyfit-{self.name}", daemon=True)
                 self._thread.start()
@@ -157,6 +157,9 @@ class Gatherer:
         if asked.too_large:
             # in the thread of who asked: the device's goes on
             return _alone(CpuBackend(), kind, job)
+        if isinstance(asked.error, DeviceLostError):
+            # one of his own for each: an exception that many raise collects the frames, and so the jobs, of all
+            raise DeviceLostError(*asked.error.args)
         if asked.error is not None:
             raise asked.error
         return None if asked.withdrawn else asked.result
@@ -176,18 +179,24 @@ class Gatherer:
             batch = self._next()
             if not batch:
                 return
-            wanted = []
-            for asked in batch:
-                if asked.kind == SOLVE and asked.job.cancelled is not None and asked.job.cancelled():
-                    asked.withdrawn = True
-                    asked.end()
-                else:
-                    wanted.append(asked)
             try:
-                self._do(wanted)
+                self._do([asked for asked in batch if self._wanted(asked)])
             except DeviceLostError as error:
-                self._lose(error, wanted)
+                self._lose(error, batch)
                 return
+
+    @staticmethod
+    def _wanted(asked: _Asked) -> bool:
+        """Whether a job is still to be done; who asked is told if not. What a job's own question raises is its own."""
+        try:
+            if asked.kind != SOLVE or asked.job.cancelled is None or not asked.job.cancelled():
+                return True
+        except Exception as error:
+            asked.end(error=error)
+            return False
+        asked.withdrawn = True
+        asked.end()
+        return False
 
     def _next(self) -> list[_Asked]:
         """Jobs that can be one batch; none: closed."""
@@ -223,6 +232,8 @@ class Gatherer:
             return
         try:
             results = getattr(self._backend, batch[0].kind)([a.job for a in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{self.name}: {len(results)} results of {len(batch)} jobs")
         except DeviceMemoryError:
             if len(batch) == 1:
                 self._count(on_cpu=1)

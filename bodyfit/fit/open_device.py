@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from bodyfit.errors import DeviceError, MissingExtraError
@@ -58,7 +59,14 @@ def open_solver(device: str) -> Solver | None:
     """
     check_device(device)
     name = chosen_device(device)
-    return None if name == "cpu" else _opened(name)
+    if name == "cpu":
+        return None
+    with _OPENING:
+        return _opened(name)
+
+
+_OPENING = Lock()
+"""two threads that open a device at once must not become two owners of it"""
 
 
 @lru_cache(maxsize=8)
