@@ -78,11 +78,17 @@ def writers() -> dict[str, tuple[tuple[int, int], tuple[int, int], Callable[[Pat
 
         return record(folder / "r.db3", sensor, frames)
 
+    def packed_by_bz2(folder: Path, sensor: Any, frames: list[Any]) -> Path:
+        from format_writers import ros1  # pyright: ignore[reportMissingImports]
+
+        return ros1.write(folder / "r.bag", [sensor], frames, ros1.Layout(container="bz2"))
+
     vga, phone = (640, 480), ((256, 192), (1280, 960))
     return {
         "native": (vga, vga, lambda folder, sensor, frames: write_recording(folder / "r", [sensor], frames)),
         "Azure Kinect .mkv": ((640, 576), (1280, 720), of("azure_mkv", "r.mkv")),
         "ROS 1 .bag": (vga, vga, of("ros1", "r.bag")),
+        "ROS 1 .bag, bz2": (vga, vga, packed_by_bz2),
         "ROS 2 .mcap": (vga, vga, of("ros2", "r", storage="mcap")),
         "ROS 2 .db3": (vga, vga, of("ros2", "r", storage="sqlite3")),
         "RealSense .db3": (vga, vga, recorded),

@@ -164,6 +164,8 @@ class ChunkStore:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
         self._is_closed = False
+        self.whole = False
+        """whether who reads now wants more than heads: then a chunk is decompressed once, to its end"""
 
     def close(self) -> None:
         """Closes the file and forgets the chunks."""
@@ -188,9 +190,9 @@ class ChunkStore:
             if self._is_closed:
                 raise RecordingError(self.file.name, "an open recording", "one that was closed")
             data = self._kept.get(chunk, b"")
-            # a chunk that was begun is begun anew: what is read first are heads, in order, and one is mostly enough
+            # a chunk that was begun is begun anew: what is read at opening are heads, in order, and one is mostly enough
             if len(data) < min(offset + count, one.size):
-                wanted = one.size if data or offset + count > one.size // 2 else offset + count
+                wanted = one.size if self.whole or data or offset + count > one.size // 2 else offset + count
                 data = decompressed(self.file, one, wanted)
                 self._kept[chunk] = data
                 while len(self._kept) > self.KEPT:
@@ -218,7 +220,11 @@ class ChunkedBag(ABC):
 
     def message(self, topic: Topic, k: int) -> bytes:
         """A whole message."""
-        read, data, size = self._place(topic, k)
+        self._chunks.whole = True
+        try:
+            read, data, size = self._place(topic, k)
+        finally:
+            self._chunks.whole = False
         if size > MAX_MESSAGE_BYTES:
             raise RecordingError(
                 f"{self.name}: {topic.name}", f"messages of at most {MAX_MESSAGE_BYTES} bytes", f"{size}"
