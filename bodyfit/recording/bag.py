@@ -190,7 +190,7 @@ class ChunkStore:
             if self._is_closed:
                 raise RecordingError(self.file.name, "an open recording", "one that was closed")
             data = self._kept.get(chunk, b"")
-            # a chunk that was begun is begun anew: what is read at opening are heads, in order, and one is mostly enough
+            # a chunk that was begun is begun anew: at opening heads are read, in order, and one is mostly enough
             if len(data) < min(offset + count, one.size):
                 wanted = one.size if self.whole or data or offset + count > one.size // 2 else offset + count
                 data = decompressed(self.file, one, wanted)
