@@ -120,7 +120,8 @@ def test_groups_that_are_not_active_are_left_at_zero(model: BodyModel, backend: 
 @pytest.mark.parametrize("kind", ["start", "joint"])
 def test_a_solution_is_that_of_the_cpu(kind: str, model: BodyModel, backend: CudaBackend) -> None:
     job = start_job(model, CAMERA, 2, count=2) if kind == "start" else joint_job(model, CAMERA, last=False)
-    job = replace(job, iterations=6)
+    # later steps may come to a fork, where the last bit decides (docs/gpu.md)
+    job = replace(job, iterations=4)
     (ours,), (theirs,) = backend.solve([job]), CpuBackend().solve([job])
     np.testing.assert_allclose(ours.cost, theirs.cost, rtol=1e-3)
     np.testing.assert_array_equal(ours.steps, theirs.steps)

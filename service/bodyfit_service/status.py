@@ -63,6 +63,8 @@ TABLE = (
     Row(errors.ModelFileError, FAILED_PRECONDITION, "MODEL_FILE"),
     Row(errors.DeviceError, FAILED_PRECONDITION, "DEVICE"),
     Row(errors.DeviceLostError, UNAVAILABLE, "DEVICE_LOST"),
+    # whoever gathers batches splits them: none of this reaches a client
+    Row(errors.DeviceMemoryError, INTERNAL, "SERVER_FAILED"),
     Row(errors.OutputError, INTERNAL, "SERVER_FAILED"),
     Row(errors.InputError, INVALID_ARGUMENT, "INPUT"),
     Row(errors.MissingExtraError, UNIMPLEMENTED, "MISSING_EXTRA"),
