@@ -1,7 +1,8 @@
 """A shape that sharpens while a person is followed: information from frames that show something new is summed up.
 
 A keyframe's pose is eliminated from its normal equations (Schur complement); what is left is a Gaussian factor over the
-shape. Each keyframe counts once, however long it stood, and is linearised again now and then at the shape found since.
+shape. It is linearised again now and then at the shape found since. How much all of them tell together follows from
+what errs alike in them: the clothes in all, how a pose is seen in those of that pose, a sensor's noise in none.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from bodyfit.rotation import matrix_from_axis_angle, nearest_rotation
 TELLING = ("pelvis", "left_hip", "right_hip", "spine1", "spine2", "spine3", "left_shoulder", "right_shoulder")
 """joints whose turn shows other sides of the body"""
 SAMPLE = 150
+MOST_ALIKE = 5
+"""so many frames of one pose tell of the shape where the sensor is noisy"""
+NOISY = 1.0
+"""a sensor's noise, as a variance, from which on it is most of what errs in a frame"""
 LOOKS = 3
 """a keyframe's pose and robust weights have settled after so many linearisations"""
 
@@ -45,6 +50,39 @@ def joint_mesh(mesh: Mesh, cov: NDArray[np.float64], free: int, rest: NDArray[np
     )
 
 
+@dataclass(frozen=True)
+class AlikeErrors:
+    """How frames err together as evidence of the shape: variances; 1 is all of a frame's but its sensor's noise.
+
+    Not derived: chosen so that the shape of some seconds is as far off as its standard deviations say.
+    """
+
+    always: float = 0.4
+    """what is the same in all frames: the clothes, what the model cannot be"""
+    posed: float = 0.6
+    """what is the same in frames of a like pose"""
+    noise: float = 0.3
+    """how much of the sensor's noise a depth residual's share is: outlines and soles have none of it"""
+    most_noise: float = 20.0
+    """noisier than this no frame is taken to be"""
+
+    def noise_of(self, view: View, config: FitConfig, sharing: float) -> float:
+        """The variance that the sensor's noise has in a view; sharing: see `Problem.sharing`."""
+        return min(self.most_noise, self.noise * (sharing * view.noise_m / config.sigma_depth_m) ** 2)
+
+    def weights(self, anchors: NDArray[np.int64], noise: float) -> NDArray[np.float64]:
+        """(K,) what each frame counts of what it would count alone, so that together they know as much as their mean.
+
+        Args:
+            anchors: (K,) which pose each shows.
+            noise: the sensor's in one frame, see `noise_of`.
+        """
+        alike = np.maximum(np.bincount(anchors), 1)
+        say = np.where(np.bincount(anchors) > 0, 1 / (self.posed + noise / alike), 0.0)
+        together = (self.always + self.posed + noise) / (self.always + 1 / say.sum())
+        return np.asarray(together * (say / say.sum() / alike)[anchors], np.float64)
+
+
 @dataclass
 class Keyframe:
     """A frame that told of the shape: its pose, its views, and its factor ½ xᵀΛx - ηᵀx."""
@@ -56,6 +94,8 @@ class Keyframe:
     vector: NDArray[np.float64]
     coupling: NDArray[np.float64]
     """(Q, X) how the pose gives way to the shape"""
+    anchor: int
+    """which of the poses that are known this one is or is like"""
     looks: int = 0
     """how often it was linearised"""
 
@@ -75,17 +115,20 @@ class OnlineShape:
         most: int,
         novel_rad: float,
         frozen_m: float,
-        effective: float,
+        alike: AlikeErrors,
+        known: ShapeGaussian,
     ) -> None:
         self.mesh, self.x = mesh, x.copy()
-        self._base = np.linalg.inv(0.5 * (cov + cov.T))
-        self._base_vector = self._base @ x
+        self._known, self._known_vector = known.precision, known.precision @ known.mean
+        first = np.linalg.inv(0.5 * (cov + cov.T))
+        self._first, self._first_vector = first - self._known, first @ x - self._known_vector
+        self._noises: list[float] = []
         self.keyframes: list[Keyframe] = []
         self.stage, self.config, self.prior, self.sigma_behind_m = stage, config, prior, sigma_behind_m
-        self.most, self.novel_rad, self.frozen_m, self.effective = most, novel_rad, frozen_m, effective
+        self.most, self.novel_rad, self.frozen_m, self.alike = most, novel_rad, frozen_m, alike
         self._telling = [mesh.joint_names.index(n) for n in TELLING if n in mesh.joint_names]
         self._seen: list[NDArray[np.float64]] = []
-        self.precision = self._base.copy()
+        self.precision = first
         self.version = 0
         rng = np.random.default_rng(0)
         sample = rng.choice(len(mesh.template), min(SAMPLE, len(mesh.template)), replace=False)
@@ -99,10 +142,33 @@ class OnlineShape:
         d, n = self._sample_dirs, self.mesh.num_betas
         self.vertex_sd_m = float(np.sqrt(np.median(((d @ self.cov[:n, :n]) * d).sum((1, 2)))))
 
+    def assume(self, known: ShapeGaussian, sigma_behind_m: float) -> None:
+        """Another prior over x, and how far what is worn may lie behind what is seen; the frames' evidence stays."""
+        self._known, self._known_vector = known.precision, known.precision @ known.mean
+        self.sigma_behind_m = sigma_behind_m
+        self._sum()
+
+    def under(self, prior: ShapeGaussian) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """x (X,) and its covariance (X, X) as the frames have them together with another prior than the present one."""
+        cov = np.linalg.inv(prior.precision + self.precision - self._known)
+        said = self.precision @ self.x - self._known_vector
+        return cov @ (prior.precision @ prior.mean + said), cov
+
+    @property
+    def noise(self) -> float:
+        """The sensor's noise in a frame (`AlikeErrors.noise_of`); 0 before any told of the shape."""
+        return float(np.median(self._noises)) if self._noises else 0.0
+
+    @property
+    def by_stereo(self) -> bool:
+        """Whether all that told of the shape is a stereo matcher's, and noise most of what errs in it."""
+        smooth = all(v.noise_is_smooth for k in self.keyframes for v in k.views)
+        return bool(self.keyframes) and smooth and self.noise >= NOISY
+
     @property
     def frozen(self) -> bool:
         """Whether further frames no longer move the shape."""
-        return len(self.keyframes) >= self.most or self.vertex_sd_m < self.frozen_m
+        return len(self._seen) > self.most or self.vertex_sd_m < self.frozen_m
 
     def begin(self, rotations: NDArray[np.float64]) -> None:
         """The pose of the frame that the first shape came from: another like it tells nothing new."""
@@ -110,23 +176,41 @@ class OnlineShape:
 
     def is_new(self, rotations: NDArray[np.float64]) -> bool:
         """Whether a pose (J, 3, 3) shows the body as no frame before did."""
+        return bool((self._angles(rotations) >= self.novel_rad).all())
+
+    def lessens_noise(self, rotations: NDArray[np.float64]) -> bool:
+        """Whether a frame of a known pose (J, 3, 3) lessens the noise of those that show it. One of them tells how much
+        noise there is."""
+        angle = self._angles(rotations)
+        again = len(self.keyframes) - max(0, len(self._seen) - 1)
+        if not len(angle) or again >= self.most or (self._noises and self.noise < NOISY):
+            return False
+        anchor = int(angle.argmin())
+        return sum(k.anchor == anchor for k in self.keyframes) < MOST_ALIKE
+
+    def _angles(self, rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K,) how far a pose is from each that is known: the turn of the joint that differs most."""
         if not self._seen:
-            return True
-        # angle of K'N by its trace; the largest of a pose's joints has to differ from every pose that is known
+            return np.zeros(0)
+        # angle of K'N by its trace
         trace = np.einsum("kjab,jab->kj", np.stack(self._seen), rotations[self._telling])
-        angle = np.arccos(np.clip(0.5 * (trace - 1), -1, 1))
-        return bool((angle.max(1) >= self.novel_rad).all())
+        return np.arccos(np.clip(0.5 * (trace - 1), -1, 1)).max(1)
 
     def add(self, rotations: NDArray[np.float64], transl: NDArray[np.float64], views: Sequence[View]) -> None:
         """Takes a frame in."""
         n = len(self.x)
         pose = 3 * len(rotations) + 3
+        angle = self._angles(rotations)
+        if not len(angle) or angle.min() >= self.novel_rad:
+            self._seen.append(rotations[self._telling])
+            anchor = len(self._seen) - 1
+        else:
+            anchor = int(angle.argmin())
         keyframe = Keyframe(
-            rotations.copy(), transl.copy(), tuple(views), np.zeros((n, n)), np.zeros(n), np.zeros((pose, n))
+            rotations.copy(), transl.copy(), tuple(views), np.zeros((n, n)), np.zeros(n), np.zeros((pose, n)), anchor
         )
         self._linearize(keyframe)
         self.keyframes.append(keyframe)
-        self._seen.append(rotations[self._telling])
         self._sum()
 
     def look_again(self) -> None:
@@ -149,6 +233,9 @@ class OnlineShape:
             self.mesh, k.views, items, self.stage, self.config, self.prior, self.prior.mean[None], none,
             self.sigma_behind_m, break_ties=False, shared_noise=True,
         )  # fmt: skip
+        if not k.looks:
+            noises = [self.alike.noise_of(v, self.config, problem.sharing(v)) for v in k.views]
+            self._noises.append(float(np.mean(noises)))
         state = State(k.rotations[None], k.transl[None], self.x[None], np.zeros(1, np.int64))
         eq = problem.linearize(state)
         A = eq.A[0] + 1e-6 * np.eye(eq.A.shape[1])
@@ -167,10 +254,14 @@ class OnlineShape:
         k.transl = k.transl + np.clip(step[3 * joints :], -0.02, 0.02)
 
     def _sum(self) -> None:
-        # the clothes and what the model cannot be are the same in every frame: their errors do not average out
-        weight = min(1.0, self.effective / max(len(self.keyframes), 1))
-        self.precision = self._base + weight * sum(k.information for k in self.keyframes)
-        vector = self._base_vector + weight * sum(k.vector for k in self.keyframes)
+        # the first frame is one like the others, of the first pose
+        anchors = np.array([0, *(k.anchor for k in self.keyframes)])
+        weights = self.alike.weights(anchors, self.noise)
+        self.precision = self._known + weights[0] * self._first
+        vector = self._known_vector + weights[0] * self._first_vector
+        for w, k in zip(weights[1:], self.keyframes, strict=True):
+            self.precision = self.precision + w * k.information
+            vector = vector + w * k.vector
         before, self.x = self.x, np.asarray(np.linalg.solve(self.precision, vector), np.float64)
         for k in self.keyframes:
             self._move(k, -k.coupling @ (self.x - before))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.online_shape import AlikeErrors
 from bodyfit.fit.photometric import ColorConfig
 
 
@@ -165,8 +166,10 @@ class TrackConfig:
     """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
     keyframes: int = 20
     """so many frames tell of the shape"""
-    effective_keyframes: float = 1.5
-    """and together they count as no more than so many: clothes and what the model cannot be err in all of them alike"""
+    alike: AlikeErrors = field(default_factory=AlikeErrors)
+    """how much they tell together: clothes and what the model cannot be err in all of them alike"""
+    tell_at_once: int = 4
+    """where the sensor is noisy the first so many frames tell at once, however alike they are"""
     tell_every: int = 3
     """every so-manieth frame may tell of the shape, or one of those that did is looked at again while some are new"""
     relinearize_every: int = 12

@@ -100,15 +100,21 @@ class FrameFit:
         return problem, held
 
     def learn_shape(self, frames: Sequence[Frame], found: Followed, pose: Pose, count: int) -> None:
-        """Sharpens the shape, every so-manieth frame: from this one where it shows something new, else by a keyframe
-        that is looked at again."""
+        """Sharpens the shape, every so-manieth frame: from this one where it shows something new or lessens the noise,
+        else by a keyframe that is looked at again."""
         c, online = self.config, self.known_shape.online
+        ordinary = self.usual.is_ordinary(*found.fits)
+        at_once = ordinary and not self.effort.short and len(online.keyframes) < c.tell_at_once
+        at_once = at_once and online.lessens_noise(pose.rotations)
         # a look at the full mesh takes as long as following does
-        if count % c.tell_every:
+        if count % c.tell_every and not at_once:
             return
-        if self.usual.is_ordinary(*found.fits) and online.is_new(pose.rotations):
+        # of the others every other turn is for looking again
+        again = count % (2 * c.tell_every) == 0 and online.lessens_noise(pose.rotations)
+        if ordinary and (at_once or again or online.is_new(pose.rotations)):
             near = self.sensors.look_closer(self.known_shape.mesh(c.stage.level), frames, pose, c.tell.pixels)
             if near:
                 online.add(pose.rotations, pose.transl, [s.view for s in near])
+                self.known_shape.judge_again()
         elif not online.settled or count % c.relinearize_every == 0:
             online.look_again()
