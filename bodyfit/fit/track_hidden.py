@@ -33,6 +33,8 @@ UNSEEN = "not seen, and guessed"
 """what is told of others in the first frame that does not show them, and of every such frame of a recording"""
 BEHIND = "behind their own body, and guessed"
 """the same of those that the body itself hides"""
+SEEN_AGAIN = "seen again"
+"""what is told of either once the frame shows them"""
 
 
 class HiddenParts:
@@ -77,7 +79,7 @@ class HiddenParts:
         news = (
             (UNSEEN, _without(_without(self.hidden, self.behind_body), _without(hidden, behind))),
             (BEHIND, _without(self.behind_body, behind)),
-            ("seen again", _without(hidden, self.hidden)),
+            (SEEN_AGAIN, _without(hidden, self.hidden)),
         )
         return [f"{what}: {names_of(large_of(parts))}" for what, parts in news if large_of(parts)]
 
