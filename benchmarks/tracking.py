@@ -230,6 +230,8 @@ class Attempt:
 
     def take(self, k: int, instant: Instant) -> None:
         """The film's frame of number k."""
+        from bodyfit.fit.track_hidden import BEHIND, SEEN_AGAIN
+
         frames = list(instant.frames.values())
         now = frames[0].timestamp_s
         if now < self.busy_s:
@@ -247,7 +249,9 @@ class Attempt:
         self.taken.append(k)
         self.ready_s.append(now + late)
         self.good.append(off < FOUND_M)
-        self.told.append(bool(estimate.told) or fitted is None)
+        # limbs go behind the own body all the time: that says nothing of what goes wrong
+        news = [t for t in estimate.told if not t.startswith((BEHIND, SEEN_AGAIN))]
+        self.told.append(bool(news) or fitted is None)
         self.states.append(estimate.state.name)
         self.work_s.append(spent)
 

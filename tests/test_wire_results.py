@@ -86,6 +86,7 @@ def test_a_live_estimate_comes_back_as_it_was() -> None:
     estimates = [tracker.update([frame])]
     empty = dataclasses.replace(frame, depth=np.zeros_like(frame.depth), mask=None, timestamp_s=0.1)
     estimates.append(tracker.update([empty], index=7))
+    estimates.append(dataclasses.replace(estimates[0], hidden=("left_hand", "head"), behind_body=("left_hand",)))
     for estimate in estimates:
         message = pb.TrackEstimate.FromString(estimate_message(estimate).SerializeToString())
         assert difference(estimate, read_estimate(message)) is None

@@ -83,18 +83,17 @@ class Followed:
     evaluations: int
     reason: StopReason
     views: tuple[View, ...]
+    held: NDArray[np.float64]
+    """(Q,) how much of the equations says only where the body was expected: the diagonal, which is all of it"""
 
     @property
     def fits(self) -> tuple[float, float]:
         """Gap and overlap: how well the body explains the frame."""
         return self.gap_m, self.overlap
 
-    def settled(self) -> tuple[Pose, NDArray[np.float64]]:
-        """The pose with exact rotations, and how well it is known: one standard deviation (J, 3), radians."""
-        joints = len(self.pose.rotations)
-        cov = np.linalg.inv(self.equations.A[0] + 1e-9 * np.eye(self.equations.A.shape[1]))
-        sd = np.sqrt(np.maximum(np.diagonal(cov)[: 3 * joints], 0)).reshape(joints, 3)
-        return Pose(nearest_rotation(self.pose.rotations), self.pose.transl), sd
+    def settled(self) -> Pose:
+        """The pose with exact rotations."""
+        return Pose(nearest_rotation(self.pose.rotations), self.pose.transl)
 
 
 @dataclass
@@ -227,7 +226,11 @@ def descend(
     job, device = DescendJob(problem, state, evaluations, still_rad, still_m), config.solver
     end = device.descend(job) if device is not None and device.takes(problem) else descend_here(job)
     pose = Pose(end.state.rotations[0], end.state.transl[0])
-    return Followed(pose, end.equations, *agreement_of(end.equations), end.evaluations, end.reason, tuple(views))
+    held = np.repeat([sigma_turn_rad**-2, sigma_move_m**-2], [3 * len(pose.rotations), 3])
+    return Followed(
+        pose, end.equations, *agreement_of(end.equations), end.evaluations, end.reason, tuple(views),
+        held if expected is not None else np.zeros_like(held),
+    )  # fmt: skip
 
 
 def descend_here(job: DescendJob) -> Descent:

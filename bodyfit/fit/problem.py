@@ -351,8 +351,11 @@ class Problem:
         where = np.flatnonzero(live)
         out.instant_cost[where] += cost
         out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
-        for j in range(1, n_joints):
-            out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        # views by joints: a block of each joint with each, and its gradient
+        sizes = len(out.A), n_joints, 3
+        blocks = out.A[:, : 3 * n_joints, : 3 * n_joints].reshape(*sizes, *sizes[1:])
+        each = np.arange(1, n_joints)
+        blocks[where[:, None], each, :, each, :] += hessian[:, 1:]
         whole = [learned.terms(state.rotations[live], self.stage.pose_prior)] if learned is not None else []
         if self.spheres is not None and self.break_ties:
             whole.append(self.spheres.terms(state.rotations[live]))
@@ -364,11 +367,10 @@ class Problem:
         if pairs:
             cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
             out.instant_cost[where] += cost
-            for k, pair in enumerate(pairs):
-                for p, a in enumerate(pair):
-                    out.pose_gradient[where, 3 * a : 3 * a + 3] += gradient[:, k, p]
-                    for q, b in enumerate(pair):
-                        out.A[where, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+            of, n = np.array(pairs), where[:, None, None]
+            out.pose_gradient[:, : 3 * n_joints].reshape(sizes)[n, of] += gradient
+            a, b = of[:, :, None], of[:, None, :]
+            blocks[n[..., None], a, :, b, :] += hessian.transpose(0, 1, 2, 4, 3, 5)
         np.add.at(out.cost, state.group, out.instant_cost)
         precision = self.shape_prior.precision / self.stage.shape_prior**2
         d = state.shape[on] - self.shape_prior.mean

@@ -23,12 +23,13 @@ from bodyfit.fit.follow import Followed, Pose, Seen
 from bodyfit.fit.joint import FitSetup, prior_shape
 from bodyfit.fit.pose_prior import log_rotation, pose_prior
 from bodyfit.fit.solver import StopReason
+from bodyfit.fit.track_certainty import Certainty
 from bodyfit.fit.track_color import TrackColors
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState, Usual
 from bodyfit.fit.track_frame import FrameFit
-from bodyfit.fit.track_hidden import UNSEEN, HiddenParts, names_of
+from bodyfit.fit.track_hidden import HiddenParts
 from bodyfit.fit.track_motion import Velocity
 from bodyfit.fit.track_recovery import LEAST_GAIN, Recovery
 from bodyfit.fit.track_return import Comeback, Return
@@ -85,9 +86,9 @@ class Tracker:
         self._usual = Usual(self.config)
         self._effort = EffortLevel(self.config.effort)
         self._fit = FrameFit(self.setup, self.config, self.prior, self._sensors, self._effort, self._usual)
+        self._certainty = Certainty(self._fit)
         self._whole = WholeSearch(self._fit, PersonSearch(self.setup, self.config, self.prior, gravity_world, person))
         self._pose: Pose | None = None
-        self._pose_sd = np.zeros((model.num_joints, 3))
         self._velocity: Velocity | None = None
         self._time = -np.inf
         self._good_time = -np.inf
@@ -155,11 +156,7 @@ class Tracker:
         """What of the body is not seen: that part is a guess."""
         if state not in (TrackState.FOUND, TrackState.TRACKED) or self._last is None or self.shape is None:
             return
-        gone, back = self._parts.look(self.shape.mesh(self.config.regain.level), self._last.pose, self._last.views)
-        if gone:
-            told.append(f"{UNSEEN}: {names_of(gone)}")
-        if back:
-            told.append(f"seen again: {names_of(back)}")
+        told += self._parts.look(self.shape.mesh(self.config.regain.level), self._last.pose, self._last.views)
 
     @property
     def shape(self) -> TrackShape | None:
@@ -252,7 +249,7 @@ class Tracker:
             if whole or back is not None:
                 self._return.rivals = None  # they are those of a body that was not taken
             self._poor += whole
-            if whole and self._poor > 1 and not self._parts.hidden:
+            if whole and self._poor > 1 and not self._parts.obstructed:
                 state, more = self._search_whole(frames, now, told, times, at_least=found)
                 if state is not TrackState.LOST:
                     told.append("stands otherwise than they were taken to")
@@ -268,6 +265,8 @@ class Tracker:
             t0 = time.perf_counter()
             found = self._last = self._with_colors(frames, found, expected, widen)
             times["color"] = time.perf_counter() - t0
+        if leapt:
+            self._certainty.forget()
         self._take(found, now, dt)
         if leapt:
             self._walk_on()  # a limb that was put elsewhere did not fly there
@@ -297,8 +296,8 @@ class Tracker:
         if self._effort.short:
             self.colors.interrupt()
             return found
-        problem, held = self._fit.problem(found, expected, widen)
-        return self.colors.polish(frames, found, problem.mesh, held, problem)
+        problem = self._fit.problem(found, expected, widen)
+        return self.colors.polish(frames, found, problem.mesh, found.held, problem)
 
     def _learn_colors(self, frames: Sequence[Frame], found: Followed, *, steady: bool) -> None:
         assert self.colors is not None and self.shape is not None and self._pose is not None
@@ -311,7 +310,8 @@ class Tracker:
         assert self._pose is not None
         steady = now - self._good_time < self.config.longest_gap_s
         self._velocity = Velocity.between(self._pose, found.pose, dt) if steady else None
-        self._pose, self._pose_sd = found.settled()
+        self._pose = found.settled()
+        self._certainty.take(found)
         self.views = found.views
 
     def _walk_on(self) -> None:
@@ -344,6 +344,7 @@ class Tracker:
         if self._velocity is not None:
             self._velocity = self._velocity.unseen
         self._pose = expected
+        self._certainty.go_on(expected, max(1.0, (now - self._time) / FRAME_S))
         if gone > self.config.lost_after_s and readings:
             self._lost = True
             self._velocity = None
@@ -400,9 +401,10 @@ class Tracker:
             self.colors.interrupt()
         last, self._good_time = self._good_time, now
         self._last = found
-        self._pose = found.pose
         self.views = found.views
-        self._pose, self._pose_sd = found.settled()
+        self._pose = found.settled()
+        self._certainty.forget()
+        self._certainty.take(found)
         self._walk_on()
         if not self._usual.is_poor(found.overlap):
             self._usual.take(*found.fits, person)
@@ -436,8 +438,9 @@ class Tracker:
         if self._pose is not None and self.shape is not None:
             joints = self.shape.joints(self._pose.rotations, self._pose.transl, self.config.stage.level)
         return TrackEstimate(
-            index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._pose_sd.copy(), transl.copy(),
+            index, now, state, betas, np.sqrt(np.diagonal(cov)), pose, self._certainty.sd(J), transl.copy(),
             joints, garments, *how, steps, self.shape is not None and self.shape.frozen,
             tuple(told), times, 0 if self.colors is None else self.colors.pulled,
             self._parts.hidden if last is not None else PART_NAMES,
+            self._parts.behind_body if last is not None else (),
         )  # fmt: skip

@@ -43,7 +43,9 @@ class TrackEstimate:
         index, timestamp_s: which instant.
         state: how it was come by; with LOST the body is the last one that was known, if any.
         betas (S,), betas_sd (S,): the shape as known by now.
-        pose (J, 3) axis-angle, the root first; pose_sd (J, 3); transl (3,); joints_world (J, 3) metres.
+        pose (J, 3) axis-angle, the root first; transl (3,); joints_world (J, 3) metres.
+        pose_sd (J, 3): one standard deviation of the joints' turns, radians; of a limb that is not seen it grows from
+            frame to frame.
         garments_m: estimated thickness by garment.
         depth_residual_m: mean distance of the sensor's readings from the body.
         overlap: share of the pixels of person and body that both have; covered: share of the person's alone.
@@ -55,6 +57,7 @@ class TrackEstimate:
         color_points: how many points of the body's surface pulled by their colours; 0 where colour was not used.
         hidden: parts of the body (names of `bodyfit.body.skeleton.PART_NAMES`) of which this frame shows too little:
             where they are is a guess; all of them where nobody is followed.
+        behind_body: those of them that the body's own other parts hide.
     """
 
     index: int
@@ -77,6 +80,7 @@ class TrackEstimate:
     times_s: Mapping[str, float]
     color_points: int = 0
     hidden: tuple[str, ...] = ()
+    behind_body: tuple[str, ...] = ()
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,13 @@ from bodyfit.fit.follow import Expected, Followed, Pose, Seen, descend, instant_
 from bodyfit.fit.joint import FitSetup, spheres_for
 from bodyfit.fit.mesh import Mesh
 from bodyfit.fit.pose_prior import PosePrior
+from bodyfit.fit.problem import State
 from bodyfit.fit.track_config import TrackConfig
 from bodyfit.fit.track_effort import EffortLevel
 from bodyfit.fit.track_estimate import Usual
 from bodyfit.fit.track_sensors import Sensors, person_pixels
 from bodyfit.fit.track_shape import TrackShape
+from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.follow import REACH_M
 
@@ -88,16 +90,25 @@ class FrameFit:
         fine = self.descend(near, pose, 3.0, 4)
         return fine, person_pixels(near), steps + fine.evaluations
 
-    def problem(self, found: Followed, expected: Pose, widen: float) -> tuple[Expected, NDArray[np.float64]]:
-        """What was minimised in a frame that was followed, and the information (Q,) of what was expected alone."""
+    def problem(self, found: Followed, expected: Pose, widen: float) -> Expected:
+        """What was minimised in a frame that was followed."""
+        return self._problem(found.views, expected, widen)
+
+    def _problem(self, views: Sequence[View], expected: Pose | None, widen: float) -> Expected:
         c, shape = self.config, self.known_shape
-        turn, move = c.sigma_turn_rad * widen, c.sigma_move_m * widen
-        problem = instant_problem(
-            shape.mesh(c.stage.level), found.views, c.stage, c.fit, self.prior, shape.clothing.sigma_behind_m,
-            expected=expected, sigma_turn_rad=turn, sigma_move_m=move, spheres=spheres_for(self.setup, c.stage),
+        return instant_problem(
+            shape.mesh(c.stage.level), views, c.stage, c.fit, self.prior, shape.clothing.sigma_behind_m,
+            expected=expected, sigma_turn_rad=c.sigma_turn_rad * widen, sigma_move_m=c.sigma_move_m * widen,
+            spheres=spheres_for(self.setup, c.stage),
         )  # fmt: skip
-        held = np.repeat([turn**-2, move**-2], [3 * self.setup.model.num_joints, 3])
-        return problem, held
+
+    def priors(self, pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What is known of a pose beforehand, and what besides it was minimised that is no knowledge (see `Problem`):
+        products (Q, Q) of both."""
+        state = State(pose.rotations[None], pose.transl[None], np.zeros((1, 1)), np.zeros(1, np.int64))
+        every = self._problem((), None, 1.0)
+        known = replace(every, break_ties=False).prior_equations(state).A[0]
+        return known, every.prior_equations(state).A[0] - known
 
     def learn_shape(self, frames: Sequence[Frame], found: Followed, pose: Pose, count: int) -> None:
         """Sharpens the shape, every so-manieth frame: from this one where it shows something new or lessens the noise,

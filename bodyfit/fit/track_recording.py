@@ -27,7 +27,7 @@ from bodyfit.fit.solver import StopReason
 from bodyfit.fit.track import Tracker
 from bodyfit.fit.track_config import TrackConfig, track_on_device
 from bodyfit.fit.track_estimate import TrackEstimate, TrackState
-from bodyfit.fit.track_hidden import UNSEEN, large_of, names_of
+from bodyfit.fit.track_hidden import BEHIND, UNSEEN, large_of, names_of
 from bodyfit.fit.view import View
 from bodyfit.frame import Frame
 from bodyfit.observe.observation import observe
@@ -64,6 +64,8 @@ class Step:
     told: tuple[str, ...]
     hidden: tuple[str, ...] = ()
     """parts of the body, but for small ones, of which the frame shows too little"""
+    behind_body: tuple[str, ...] = ()
+    """those of them that the body itself hides"""
 
 
 def read_ahead(
@@ -241,7 +243,7 @@ def step_of(e: TrackEstimate, position: int) -> Step:
     return Step(
         e.index, position, e.timestamp_s, e.state, e.pose.astype(np.float32), e.pose_sd.astype(np.float32), e.transl,
         e.depth_residual_m, e.overlap, e.covered, e.stop_reason, e.told,
-        tuple(large_of(e.hidden)),
+        tuple(large_of(e.hidden)), tuple(large_of(e.behind_body)),
     )  # fmt: skip
 
 
@@ -339,9 +341,13 @@ def followed_result(
 def _quality(s: Step) -> FrameQuality:
     """A followed frame's quality, from what the tracker counted; how much of each part was seen is not known."""
     coasting = s.state is TrackState.COASTING
-    flags = [f"not seen well enough, held where it was expected: {t}" for t in s.told] if coasting else list(s.told)
-    if s.hidden and not coasting and not any(t.startswith(UNSEEN) for t in s.told):
-        flags.append(f"{UNSEEN}: {names_of(s.hidden)}")
+    if coasting:
+        flags = [f"not seen well enough, held where it was expected: {t}" for t in s.told]
+    else:
+        # all that are hidden, not only those that were not before
+        flags = [t for t in s.told if not t.startswith((UNSEEN, BEHIND))]
+        away = [p for p in s.hidden if p not in s.behind_body]
+        flags += [f"{what}: {names_of(parts)}" for what, parts in ((UNSEEN, away), (BEHIND, s.behind_body)) if parts]
     believed = not coasting and s.gap_m < BELIEVED_GAP_M
     return FrameQuality(
         s.index, float(s.gap_m), float(s.overlap), float(s.covered), {}, tuple(flags), s.stop_reason, None,

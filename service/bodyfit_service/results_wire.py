@@ -311,6 +311,7 @@ def estimate_message(e: TrackEstimate) -> pb.TrackEstimate:
         told=e.told,
         times_s=_named(e.times_s),
         hidden=e.hidden,
+        behind_body=e.behind_body,
         color_points=int(e.color_points),
     )
 
@@ -342,6 +343,7 @@ def read_estimate(message: pb.TrackEstimate) -> TrackEstimate:
         told=tuple(message.told),
         times_s=_mapping(message.times_s),
         hidden=tuple(message.hidden),
+        behind_body=tuple(message.behind_body),
         color_points=message.color_points,
     )
 

@@ -607,7 +607,7 @@ class InstantError(_message.Message):
     def __init__(self, index: _Optional[int] = ..., field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class TrackEstimate(_message.Message):
-    __slots__ = ("index", "timestamp_s", "state", "betas", "betas_sd", "pose", "pose_sd", "transl", "joints", "garments_m", "depth_residual_m", "overlap", "covered", "stop_reason", "steps", "shape_frozen", "told", "times_s", "hidden", "color_points")
+    __slots__ = ("index", "timestamp_s", "state", "betas", "betas_sd", "pose", "pose_sd", "transl", "joints", "garments_m", "depth_residual_m", "overlap", "covered", "stop_reason", "steps", "shape_frozen", "told", "times_s", "hidden", "color_points", "behind_body")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_S_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -628,6 +628,7 @@ class TrackEstimate(_message.Message):
     TIMES_S_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
     COLOR_POINTS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_BODY_FIELD_NUMBER: _ClassVar[int]
     index: int
     timestamp_s: float
     state: TrackState
@@ -648,7 +649,8 @@ class TrackEstimate(_message.Message):
     times_s: _containers.RepeatedCompositeFieldContainer[NamedValue]
     hidden: _containers.RepeatedScalarFieldContainer[str]
     color_points: int
-    def __init__(self, index: _Optional[int] = ..., timestamp_s: _Optional[float] = ..., state: _Optional[_Union[TrackState, str]] = ..., betas: _Optional[_Iterable[float]] = ..., betas_sd: _Optional[_Iterable[float]] = ..., pose: _Optional[_Iterable[float]] = ..., pose_sd: _Optional[_Iterable[float]] = ..., transl: _Optional[_Iterable[float]] = ..., joints: _Optional[_Iterable[float]] = ..., garments_m: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ..., depth_residual_m: _Optional[float] = ..., overlap: _Optional[float] = ..., covered: _Optional[float] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., steps: _Optional[int] = ..., shape_frozen: _Optional[bool] = ..., told: _Optional[_Iterable[str]] = ..., times_s: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ..., hidden: _Optional[_Iterable[str]] = ..., color_points: _Optional[int] = ...) -> None: ...
+    behind_body: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, index: _Optional[int] = ..., timestamp_s: _Optional[float] = ..., state: _Optional[_Union[TrackState, str]] = ..., betas: _Optional[_Iterable[float]] = ..., betas_sd: _Optional[_Iterable[float]] = ..., pose: _Optional[_Iterable[float]] = ..., pose_sd: _Optional[_Iterable[float]] = ..., transl: _Optional[_Iterable[float]] = ..., joints: _Optional[_Iterable[float]] = ..., garments_m: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ..., depth_residual_m: _Optional[float] = ..., overlap: _Optional[float] = ..., covered: _Optional[float] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., steps: _Optional[int] = ..., shape_frozen: _Optional[bool] = ..., told: _Optional[_Iterable[str]] = ..., times_s: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ..., hidden: _Optional[_Iterable[str]] = ..., color_points: _Optional[int] = ..., behind_body: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "betas", "betas_cov")
