@@ -115,7 +115,7 @@ class Comeback:
     def __init__(self, stage: Stage, config: FitConfig, prior: PosePrior, names: tuple[str, ...]) -> None:
         # one thread: a frame's work is too little to share
         self.stage, self.config, self.prior = stage, replace(config, threads=1), prior
-        self.names = names
+        self._likely = [matrix_from_axis_angle(stance_pose(names, s)) for s in LIKELY_STANCES]
 
     def search(self, mesh: Mesh, views: Sequence[View], last: Pose, place: Place, others: Sequence[Pose] = ()) -> Ways:
         """The likeliest ways to stand there that differ, the best first, if any; `others` are tried as they are."""
@@ -151,8 +151,8 @@ class Comeback:
 
     def _stances(self, transl: NDArray[np.float64], place: Place, yaw: float) -> list[Pose]:
         out = []
-        for stance in LIKELY_STANCES:
-            rotations = matrix_from_axis_angle(stance_pose(self.names, stance))
+        for stance in self._likely:
+            rotations = stance.copy()
             rotations[0] = root_frame(place.up, place.toward, yaw)
             out.append(Pose(rotations, transl))
         return out
