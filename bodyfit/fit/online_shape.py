@@ -96,6 +96,8 @@ class Keyframe:
     """(Q, X) how the pose gives way to the shape"""
     anchor: int
     """which of the poses that are known this one is or is like"""
+    at: NDArray[np.float64]
+    """(X,) the shape that its pose belongs to"""
     looks: int = 0
     """how often it was linearised"""
 
@@ -206,9 +208,10 @@ class OnlineShape:
             anchor = len(self._seen) - 1
         else:
             anchor = int(angle.argmin())
+        none, still = np.zeros((n, n)), np.zeros((pose, n))
         keyframe = Keyframe(
-            rotations.copy(), transl.copy(), tuple(views), np.zeros((n, n)), np.zeros(n), np.zeros((pose, n)), anchor
-        )
+            rotations.copy(), transl.copy(), tuple(views), none, np.zeros(n), still, anchor, self.x
+        )  # fmt: skip
         self._linearize(keyframe)
         self.keyframes.append(keyframe)
         self._sum()
@@ -236,6 +239,8 @@ class OnlineShape:
         if not k.looks:
             noises = [self.alike.noise_of(v, self.config, problem.sharing(v)) for v in k.views]
             self._noises.append(float(np.mean(noises)))
+        self._move(k, -k.coupling @ (self.x - k.at))
+        k.at = self.x
         state = State(k.rotations[None], k.transl[None], self.x[None], np.zeros(1, np.int64))
         eq = problem.linearize(state)
         A = eq.A[0] + 1e-6 * np.eye(eq.A.shape[1])
@@ -262,8 +267,6 @@ class OnlineShape:
         for w, k in zip(weights[1:], self.keyframes, strict=True):
             self.precision = self.precision + w * k.information
             vector = vector + w * k.vector
-        before, self.x = self.x, np.asarray(np.linalg.solve(self.precision, vector), np.float64)
-        for k in self.keyframes:
-            self._move(k, -k.coupling @ (self.x - before))
+        self.x = np.asarray(np.linalg.solve(self.precision, vector), np.float64)
         self.version += 1
         self._know()
