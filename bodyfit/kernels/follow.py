@@ -11,11 +11,14 @@ CANDIDATE = 3
 AROUND_PX = 3
 """how far a rim is looked for at most, whatever a stereo matcher's window"""
 
+LEAST_SOLE_PX = 1.5
+
 # places in `rules`
 (
-    SEED, REACH, DEEP, STEP, STEP_PX, FLOOR, BEHIND, BLEED_PX, SURE_PX, JUMP, JUMP_PER_Z2, NEARER,
-) = range(12)  # fmt: skip
-NUM_RULES = 12
+    SEED, REACH, DEEP, STEP, STEP_PX, FLOOR, BEHIND, BLEED_PX, SURE_PX, JUMP, JUMP_PER_Z2, NEARER, SOLE, SOLE_HEIGHT,
+    FOOT_HEIGHT,
+) = range(15)  # fmt: skip
+NUM_RULES = 15
 
 
 @njit(nogil=True, cache=True)
@@ -96,9 +99,39 @@ def follow_labels(
                 before += nearer and drawn[r, c] > 0
                 # something nearer may hide the person
                 out_label[r, c] = UNKNOWN if nearer else BACKGROUND
+    if floor_known and rules[SOLE] > 0:
+        _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label)
     if rules[BLEED_PX] > 0:
         n -= _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_depth, out_label)
     return n, before
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _height(plane, fx, fy, cx, cy, r, c, z):
+    """Metres above the floor of a grid's pixel."""
+    return (plane[0] * (np.float32(c) - cx) / fx + plane[1] * (np.float32(r) - cy) / fy + plane[2]) * z + plane[3]
+
+
+@njit(nogil=True, cache=True)
+def _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label):
+    """Floor beside a foot may be the foot's rim, which lies no higher than the floor's noise: it becomes unknown."""
+    h, w = out_label.shape
+    pitch = np.float32(2.0) / (fx + fy)
+    for r in range(h):
+        for c in range(w):
+            z = out_depth[r, c]
+            if out_label[r, c] != PERSON or z <= 0:
+                continue
+            if _height(plane, fx, fy, cx, cy, r, c, z) >= rules[FOOT_HEIGHT]:
+                continue
+            band = max(rules[SOLE] / (pitch * z), np.float32(LEAST_SOLE_PX))
+            reach = int(band)
+            for rr in range(max(0, r - reach), min(h, r + reach + 1)):
+                for cc in range(max(0, c - reach), min(w, c + reach + 1)):
+                    if out_label[rr, cc] != BACKGROUND or (rr - r) ** 2 + (cc - c) ** 2 > band * band:
+                        continue
+                    if _height(plane, fx, fy, cx, cy, rr, cc, out_depth[rr, cc]) < rules[SOLE_HEIGHT]:
+                        out_label[rr, cc] = UNKNOWN
 
 
 @njit(nogil=True, cache=True, forceinline=True)

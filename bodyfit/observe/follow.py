@@ -18,6 +18,7 @@ from bodyfit.observe.bleed import JUMP_M, JUMP_SIGMAS, NOT_THEIRS
 from bodyfit.observe.edges import ALIKE, JUMP, SLOPE_PX
 from bodyfit.observe.noise import DepthNoise
 from bodyfit.observe.observation import BACKGROUND, Observation
+from bodyfit.observe.silhouette import FOOT_HEIGHT_M, SOLE_BAND_M, SOLE_HEIGHT_M
 
 SEED_M = 0.10
 """a reading this near to the expected surface is the person's"""
@@ -193,6 +194,7 @@ def follower_of(observation: Observation) -> Follower:
     rules[K.FLOOR] = np.clip(2.5 * sigma, LEAST_FOOT_M, MOST_FOOT_M)
     rules[K.BEHIND] = BEHIND_SHARE + 3 * sigma / z
     rules[K.NEARER] = NEARER_M
+    rules[K.SOLE], rules[K.SOLE_HEIGHT], rules[K.FOOT_HEIGHT] = SOLE_BAND_M, SOLE_HEIGHT_M, FOOT_HEIGHT_M
     if noise is not None and noise.stereo:
         rules[K.BLEED_PX], rules[K.SURE_PX] = noise.length_px, NOT_THEIRS * noise.length_px
         rules[K.JUMP], rules[K.JUMP_PER_Z2] = JUMP_M, JUMP_SIGMAS * noise.inverse_sigma

@@ -30,6 +30,8 @@ SOLE_REACH_M = 0.06
 """From where a foot rises out of the floor's noise to its sole's rim."""
 SOLE_BAND_M = 0.025
 """Floor this close to a foot may be the foot's rim: its height does not tell."""
+SOLE_HEIGHT_M, FOOT_HEIGHT_M = 0.04, 0.10
+"""What is lower than the former may be floor; what is lower than the latter may be a foot."""
 OCCLUDER_GAP_M = 0.10
 """A reading this much nearer than the person beside it may hide a part of them."""
 OCCLUDER_REACH_M = 1.0
@@ -261,8 +263,8 @@ def label_pixels(
         out[doubtful[box]] = UNKNOWN
     if scene.ground.plane is not None:
         height = near.height[box]
-        v, u = pixels_where(reading & ~own & (height < 0.04) & (distance <= max(SOLE_BAND_M / pixel, 1.5)))
-        foot = height.ravel()[owner[v, u]] < 0.10
+        v, u = pixels_where(reading & ~own & (height < SOLE_HEIGHT_M) & (distance <= max(SOLE_BAND_M / pixel, 1.5)))
+        foot = height.ravel()[owner[v, u]] < FOOT_HEIGHT_M
         out[v[foot], u[foot]] = UNKNOWN
     out[own] = PERSON
     if mask is not None:
