@@ -12,6 +12,10 @@ AROUND_PX = 3
 """how far a rim is looked for at most, whatever a stereo matcher's window"""
 
 LEAST_SOLE_PX = 1.5
+UNREAD_PX = 2.5
+"""so near to the person what has no reading may be theirs"""
+MIXED_OVER, MIXED_BEFORE_M = 1.03, 0.15
+"""behind a mixed pixel something is farther than the person by this factor; it is no nearer than this before them"""
 
 # places in `rules`
 (
@@ -101,8 +105,9 @@ def follow_labels(
                 out_label[r, c] = UNKNOWN if nearer else BACKGROUND
     if floor_known and rules[SOLE] > 0:
         _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label)
+    n += _unread(depth, flying, row0, col0, stride, out_depth, out_label)
     if rules[BLEED_PX] > 0:
-        n -= _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_depth, out_label)
+        n -= _without_bleeding(depth, flying, row0, col0, stride, drawn, near_model, rules, out_depth, out_label)
     return n, before
 
 
@@ -135,7 +140,77 @@ def _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label):
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_depth, out_label):
+def _nearest_beside(out_depth, out_label, r, c):
+    """The nearest of the person's readings beside a pixel that has none, metres; 0 where none has."""
+    h, w = out_label.shape
+    best = np.float32(0.0)
+    for rr in range(max(0, r - 1), min(h, r + 2)):
+        for cc in range(max(0, c - 1), min(w, c + 2)):
+            z = out_depth[rr, cc]
+            if out_label[rr, cc] == PERSON and z > 0 and (best == 0 or z < best):
+                best = z
+    return best
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _person_towards(out_depth, out_label, r, c, dr, dc, reach):
+    """Whether some pixels on in a direction the person is read before anything else."""
+    h, w = out_label.shape
+    for k in range(1, reach + 1):
+        rr, cc = r + k * dr, c + k * dc
+        if rr < 0 or cc < 0 or rr >= h or cc >= w:
+            return False
+        if out_depth[rr, cc] > 0:
+            return out_label[rr, cc] == PERSON
+    return False
+
+
+@njit(nogil=True, cache=True)
+def _unread(depth, flying, row0, col0, stride, out_depth, out_label):
+    """Pixels without a reading of a surface that are the person's all the same: specks within them, and mixed pixels on
+    their rim that are nearer to them than to what lies behind (`bodyfit.observe.silhouette`); how many."""
+    h, w = out_label.shape
+    reach = int(UNREAD_PX / stride)
+    found = 0
+    if reach < 1:
+        return found
+    for r in range(h):
+        for c in range(w):
+            if out_label[r, c] != UNKNOWN or out_depth[r, c] > 0:
+                continue
+            v, u = row0 + r * stride, col0 + c * stride
+            if not flying[v - row0, u - col0]:
+                inside = True
+                for k in range(4):
+                    inside = inside and _person_towards(
+                        out_depth, out_label, r, c, (k == 0) - (k == 1), (k == 2) - (k == 3), reach
+                    )
+                if inside:
+                    out_label[r, c] = PERSON
+                    found += 1
+                continue
+            beside, nearest = np.float32(0.0), np.float32(99.0)
+            for rr in range(max(0, r - reach), min(h, r + reach + 1)):
+                for cc in range(max(0, c - reach), min(w, c + reach + 1)):
+                    away = np.float32((rr - r) ** 2 + (cc - c) ** 2)
+                    if out_label[rr, cc] == PERSON and out_depth[rr, cc] > 0 and away < nearest:
+                        nearest, beside = away, out_depth[rr, cc]
+            if beside <= 0 or nearest > (UNREAD_PX / stride) ** 2:
+                continue
+            behind = np.float32(0.0)
+            for fv in range(max(0, v - row0 - 2), min(flying.shape[0], v - row0 + 3)):
+                for fu in range(max(0, u - col0 - 2), min(flying.shape[1], u - col0 + 3)):
+                    if not flying[fv, fu]:
+                        behind = max(behind, depth[row0 + fv, col0 + fu])
+            mixed = depth[v, u]
+            if behind > beside * MIXED_OVER and beside - MIXED_BEFORE_M < mixed < 0.5 * (beside + behind):
+                out_label[r, c] = PERSON
+                found += 1
+    return found
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _without_bleeding(depth, flying, row0, col0, stride, drawn, near_model, rules, out_depth, out_label):
     """Takes off the person's rim where a stereo matcher may have made it (see `bodyfit.observe.bleed`); how many."""
     h, w = drawn.shape
     reach = min(AROUND_PX, int(np.ceil(rules[BLEED_PX])))
@@ -145,6 +220,10 @@ def _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_d
             if out_label[r, c] != PERSON:
                 continue
             z = out_depth[r, c]
+            if z <= 0:
+                z = _nearest_beside(out_depth, out_label, r, c)
+            if z <= 0:
+                continue
             jump = rules[JUMP] + rules[JUMP_PER_Z2] * z * z
             nearest, own = np.float32(99.0), False
             v, u = row0 + r * stride, col0 + c * stride
@@ -155,6 +234,9 @@ def _without_bleeding(depth, row0, col0, stride, drawn, near_model, rules, out_d
                     y, x = v + dv, u + du
                     if y < 0 or x < 0 or y >= depth.shape[0] or x >= depth.shape[1]:
                         continue
+                    fv, fu = y - row0, x - col0
+                    if 0 <= fv < flying.shape[0] and 0 <= fu < flying.shape[1] and flying[fv, fu]:
+                        continue  # of neither side
                     away = np.sqrt(np.float32(dv * dv + du * du))
                     if depth[y, x] > z + jump and away < nearest and away <= rules[BLEED_PX] + np.float32(0.2):
                         nearest = away
