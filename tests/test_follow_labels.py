@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bodyfit.body.model import load_body_model
+from bodyfit.fit.track import Tracker
 from bodyfit.kernels import follow as K
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.scalar_evidence import BACKGROUND, PERSON, UNKNOWN
+from bodyfit.observe.observation import observe
+from bodyfit.synthetic.motion import plan_film
 
 FX, CX, CY = 100.0, 20.0, 16.0
 H, W, STRIDE = 16, 20, 2
@@ -140,3 +144,63 @@ def test_a_stereo_matchers_rim_is_taken_off() -> None:
     assert (out_depth[label == PERSON] > 0).all()
     rim = (plain[3] == PERSON) & (label != PERSON)
     assert rim[4, 5:12].all() and not rim[6:11, 7:10].any()
+
+
+def test_specks_within_the_person_are_theirs_and_holes_are_not() -> None:
+    depth, drawn = np.full((2 * H, 2 * W), 3.0, np.float32), np.zeros((H, W), np.float32)
+    depth[6:26, 8:28], drawn[3:13, 4:14] = 2.0, 2.0
+    depth[10, 12] = 0
+    depth[16:22, 16:22] = 0
+    depth[12:16, 28] = 0  # beside them
+    _, _, out_depth, label = kernel(depth, drawn, np.zeros((1, 1), np.float32), np.ones((1, 1), bool), rules())
+    assert label[5, 6] == PERSON and out_depth[5, 6] == 0
+    assert (label[8:11, 8:11] == UNKNOWN).all()
+    assert (label[6:8, 14] == UNKNOWN).all()
+
+
+def test_floor_beside_a_foot_is_unknown() -> None:
+    # the floor rises with the rows: n·x + d with y down
+    plane = np.array([0.0, -1.0, 0.0, 0.2], np.float32)
+    z = 2.0
+    rows = np.arange(2 * H)
+    above = 0.2 - (rows - CY) / FX * z
+    depth, drawn = np.full((2 * H, 2 * W), z, np.float32), np.zeros((H, W), np.float32)
+    depth[above > 0.04] = 4.0
+    shin = slice(0, int(np.flatnonzero(above > 0.03)[-1]) + 1)
+    depth[shin, 16:24], drawn[: shin.stop // 2, 8:12] = z, z
+    rule = rules()
+    before = kernel(depth, drawn, np.zeros((1, 1), np.float32), np.ones((1, 1), bool), rule, plane)[3]
+    rule[K.SOLE], rule[K.SOLE_HEIGHT], rule[K.FOOT_HEIGHT] = 0.045, 0.04, 0.10
+    after = kernel(depth, drawn, np.zeros((1, 1), np.float32), np.ones((1, 1), bool), rule, plane)[3]
+    low = np.flatnonzero(above[::2] < 0.02)
+    assert (before[low[0], 8:12] == BACKGROUND).all()
+    assert (after[low[0], 8:12] == UNKNOWN).all()
+    assert (after[low[0], [0, 19]] == BACKGROUND).all()
+    changed = before != after
+    assert changed.any() and (before[changed] == BACKGROUND).all() and (after[changed] == UNKNOWN).all()
+
+
+def test_a_frame_is_told_as_a_first_look_tells_it() -> None:
+    """A D435's frame: about as many pixels are the person's, and their feet are as little background."""
+    model = load_body_model()
+    film = plan_film(model, 78, motion="wave", seconds=1 / 30, sensor="d435", clothing="tight")
+    instant = next(iter(film))
+    frames = list(instant.frames.values())
+    tracker = Tracker(model, gravity_world=film.gravity_world)
+    tracker.update(frames)
+    assert tracker.shape is not None and tracker._pose is not None
+    mesh = tracker.shape.mesh(tracker.config.stage.level)
+    view = tracker._sensors.look_closer(mesh, frames, tracker._pose, 20000)[0].view
+    first = observe(frames[0], gravity_world=film.gravity_world)
+    (r, c), (h, w) = view.origin, view.label.shape
+    assert view.stride == 1
+    there = first.label[r : r + h, c : c + w]
+    mine, theirs = view.label == PERSON, there == PERSON
+    assert abs(int(mine.sum()) / int(theirs.sum()) - 1) < 0.04
+    assert (mine & theirs).sum() > 0.93 * theirs.sum()
+    # their feet, which lie in the floor's noise
+    true = next(iter(instant.masks.values()))[r : r + h, c : c + w]
+    rows = np.flatnonzero(true.any(1))
+    feet = true & (np.arange(h)[:, None] > rows[-1] - 0.04 * (rows[-1] - rows[0]))
+    assert feet.sum() > 50
+    assert (view.label[feet] == BACKGROUND).mean() < 0.5
