@@ -90,7 +90,8 @@ def test_another_prior_changes_the_shape_and_not_the_evidence(seen: dict[str, li
     assert shape is not None
     online = shape.online
     free = online.mesh.num_betas
-    present = ShapeGaussian(np.linalg.solve(online._known, online._known_vector), online._known)
+    mean = np.asarray(np.linalg.solve(online._known, online._known_vector), np.float64)
+    present = ShapeGaussian(mean, online._known)
     x, cov = online.under(present)
     assert np.allclose(x, online.x, atol=1e-9)
     assert np.allclose(cov, online.cov, rtol=1e-6, atol=1e-12)

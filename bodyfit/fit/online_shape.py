@@ -152,7 +152,7 @@ class OnlineShape:
 
     def under(self, prior: ShapeGaussian) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """x (X,) and its covariance (X, X) as the frames have them together with another prior than the present one."""
-        cov = np.linalg.inv(prior.precision + self.precision - self._known)
+        cov = np.asarray(np.linalg.inv(prior.precision + self.precision - self._known), np.float64)
         said = self.precision @ self.x - self._known_vector
         return cov @ (prior.precision @ prior.mean + said), cov
 
