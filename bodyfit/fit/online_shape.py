@@ -144,28 +144,10 @@ class OnlineShape:
         d, n = self._sample_dirs, self.mesh.num_betas
         self.vertex_sd_m = float(np.sqrt(np.median(((d @ self.cov[:n, :n]) * d).sum((1, 2)))))
 
-    def assume(self, known: ShapeGaussian, sigma_behind_m: float) -> None:
-        """Another prior over x, and how far what is worn may lie behind what is seen; the frames' evidence stays."""
-        self._known, self._known_vector = known.precision, known.precision @ known.mean
-        self.sigma_behind_m = sigma_behind_m
-        self._sum()
-
-    def under(self, prior: ShapeGaussian) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """x (X,) and its covariance (X, X) as the frames have them together with another prior than the present one."""
-        cov = np.asarray(np.linalg.inv(prior.precision + self.precision - self._known), np.float64)
-        said = self.precision @ self.x - self._known_vector
-        return cov @ (prior.precision @ prior.mean + said), cov
-
     @property
     def noise(self) -> float:
         """The sensor's noise in a frame (`AlikeErrors.noise_of`); 0 before any told of the shape."""
         return float(np.median(self._noises)) if self._noises else 0.0
-
-    @property
-    def by_stereo(self) -> bool:
-        """Whether all that told of the shape is a stereo matcher's, and noise most of what errs in it."""
-        smooth = all(v.noise_is_smooth for k in self.keyframes for v in k.views)
-        return bool(self.keyframes) and smooth and self.noise >= NOISY
 
     @property
     def frozen(self) -> bool:

@@ -126,6 +126,5 @@ class FrameFit:
             near = self.sensors.look_closer(self.known_shape.mesh(c.stage.level), frames, pose, c.tell.pixels)
             if near:
                 online.add(pose.rotations, pose.transl, [s.view for s in near])
-                self.known_shape.judge_again()
         elif not online.settled or count % c.relinearize_every == 0:
             online.look_again()

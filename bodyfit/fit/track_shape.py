@@ -5,18 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bodyfit.fit.config import UNDECIDED, Clothing
+from bodyfit.fit.config import Clothing
 from bodyfit.fit.follow import posed_joints
-from bodyfit.fit.joint import FitSetup, garment_directions, garment_prior, joint_gaussian, prior_shape
+from bodyfit.fit.joint import FitSetup, garment_directions, joint_gaussian, prior_shape
 from bodyfit.fit.mesh import GARMENTS, Mesh, held_mesh, mesh_for
 from bodyfit.fit.online_shape import OnlineShape, joint_mesh
 from bodyfit.fit.pose_prior import PosePrior
-from bodyfit.fit.problem import ShapeGaussian
 from bodyfit.fit.track_config import TrackConfig
-from bodyfit.fit.wear import judge_stereo_wear, without_prior
-
-LEAST_TOLD = 4
-"""so many frames must have told of the shape before what is worn is judged by them"""
 
 
 class TrackShape:
@@ -39,7 +34,7 @@ class TrackShape:
         model = setup.model
         S = model.num_betas
         self.clothing, self._shape = clothing, prior_shape(setup)
-        free = self._free = min(config.shape_betas, S)
+        free = min(config.shape_betas, S)
         about = self._shape.cov
         directions = garment_directions(model, self._shape.mean + found[:S])
         self._follow = np.linalg.solve(about[:free, :free], about[:free, free:]).T
@@ -50,30 +45,14 @@ class TrackShape:
         }
         self._followed = (config.stage.level, config.regain.level)
         use = np.concatenate([np.arange(free), np.arange(S, S + len(GARMENTS))])
-        self._worn_unknown = setup.clothing == "auto"
         self.online = OnlineShape(
             self._joint[config.tell.level], found[use], cov[np.ix_(use, use)], config.tell, config.fit, prior,
             clothing.sigma_behind_m, config.keyframes, config.novel_rad, config.frozen_m,
-            config.alike, self._prior(clothing),
+            config.alike, joint_gaussian(self._shape, clothing, free),
         )  # fmt: skip
         self._held: dict[int, Mesh] = {}
         self._held_version = -1
         self._known: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
-
-    def _prior(self, clothing: Clothing) -> ShapeGaussian:
-        """What is known of the shape before anything was seen, where such clothes are worn."""
-        return joint_gaussian(self._shape, clothing, self._free)
-
-    def judge_again(self) -> None:
-        """What is worn, where nobody told it and a noisy first frame did not show it: by all frames' evidence."""
-        online = self.online
-        if not self._worn_unknown or not online.by_stereo or len(online.keyframes) < LEAST_TOLD:
-            return
-        garments = slice(online.mesh.num_betas, None)
-        x, cov = online.under(self._prior(UNDECIDED))
-        alone, _ = without_prior(x[garments], cov[garments, garments], *garment_prior(UNDECIDED))
-        self.clothing = judge_stereo_wear(alone).clothing
-        online.assume(self._prior(self.clothing), self.clothing.sigma_behind_m)
 
     def mesh(self, level: int) -> Mesh:
         """The body of the present shape at a level, to be held still."""

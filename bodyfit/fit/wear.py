@@ -41,13 +41,6 @@ CUES = {
     "casual": {"cloth": (5.8, 2.6), "shoes": (8.0, 2.3), "hair": (4.5, 3.2)},
     "loose": {"cloth": (15.0, 6.0), "shoes": (8.0, 3.5), "hair": (7.0, 4.0)},
 }
-STEREO_CUES = {
-    "tight": {"cloth": (1.9, 2.2), "shoes": (8.2, 4.8)},
-    "casual": {"cloth": (6.4, 2.9), "shoes": (11.0, 4.6)},
-    "loose": {"cloth": (11.0, 3.5), "shoes": (11.0, 4.9)},
-}
-"""the same for some frames of a stereo matcher together, over 46 films by a D435; the spreads contain its noise. It
-thickens feet, and says nothing of hair"""
 FOLDS = {"tight": (0.30, 0.45), "casual": (0.80, 0.40), "loose": (1.2, 0.45)}
 """height of the folds, millimetres, and the spread of its logarithm"""
 RARE = {"tight": 0.0, "casual": 0.0, "loose": -2.0}
@@ -113,19 +106,6 @@ def judge_wear(
     return Wear(odds, folds)
 
 
-def judge_stereo_wear(thickness: NDArray[np.float64]) -> Wear:
-    """Weighs the classes by what some frames of a stereo matcher together say of the garments' thickness (G,), metres,
-    without the prior (`without_prior`)."""
-    mm = thickness * 1e3
-    odds = dict(RARE)
-    for cue, value in (("cloth", float(mm[:2].mean())), ("shoes", float(mm[2]))):
-        fits = {name: _log_density(value, 0.0, STEREO_CUES[name][cue]) for name in odds}
-        best = max(fits.values())
-        for name in odds:
-            odds[name] += max(fits[name] - best, -MOST)
-    return Wear({name: lead - odds["tight"] for name, lead in odds.items()}, None)
-
-
 def without_prior(
     value: NDArray[np.float64],
     cov: NDArray[np.float64],
@@ -147,15 +127,14 @@ def _log_scale(entry: tuple[float, float]) -> tuple[float, float]:
     return float(np.log(entry[0])), entry[1]
 
 
-def _log_density(value: float, variance: float, of: tuple[float, float]) -> float:
-    mean, sd = of
-    total = sd * sd + variance
-    return -0.5 * (value - mean) ** 2 / total - 0.5 * float(np.log(total))
-
-
 def _lead(value: float, variance: float, of: tuple[float, float], over: tuple[float, float]) -> float:
     """How much more probable a value is under one Gaussian than under another, as a logarithm, bounded."""
-    return float(np.clip(_log_density(value, variance, of) - _log_density(value, variance, over), -MOST, MOST))
+
+    def log_density(mean: float, sd: float) -> float:
+        total = sd * sd + variance
+        return -0.5 * (value - mean) ** 2 / total - 0.5 * float(np.log(total))
+
+    return float(np.clip(log_density(*of) - log_density(*over), -MOST, MOST))
 
 
 def fold_height(
