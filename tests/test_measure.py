@@ -16,10 +16,21 @@ from bodyfit.body.measure import (
     measure_with_sd,
     measurement_jacobian,
     stand,
+    standing_basis,
 )
 from bodyfit.body.measure_definitions import BODY_DENSITY, DEFINITIONS, MODEL_ERROR_M
 from bodyfit.body.model import BodyModel, load_body_model
-from bodyfit.body.sections import UP, bridged_path, extremum, girth, mesh_edges, outline, slices
+from bodyfit.body.sections import (
+    UP,
+    Region,
+    bridged_lengths,
+    bridged_path,
+    extremum,
+    girth,
+    mesh_edges,
+    outline,
+    slices,
+)
 from bodyfit.body.standing import ARM_ANGLE, standing, standing_pose
 from bodyfit.errors import InputError
 
@@ -58,9 +69,9 @@ def test_girth_of_a_cylinder_and_of_an_ellipse():
     assert girth(points, edges, np.array([0, 0.4, 0]), UP) == pytest.approx(2 * np.pi * 0.15, rel=1e-4)
     points, edges = tube(0.2, 0.1)
     exact = 4 * 0.2 * ellipe(1 - (0.1 / 0.2) ** 2)
-    cut = slices(points, edges, np.array([0, 0.4, 0]), UP)
-    assert cut.girths[0] == pytest.approx(exact, rel=1e-4)
-    assert cut.extents[0] == pytest.approx([-0.2, 0.2, -0.1, 0.1], abs=1e-9)
+    cut = slices(points[None], Region.of(edges), np.array([0, 0.4, 0]), UP)
+    assert cut.girths[0, 0] == pytest.approx(exact, rel=1e-4)
+    assert cut.extents[0, 0] == pytest.approx([-0.2, 0.2, -0.1, 0.1], abs=1e-9)
 
 
 def test_an_oblique_slice_of_a_cylinder_is_an_ellipse():
@@ -93,22 +104,53 @@ def test_a_tape_bridges_hollows_and_its_length_is_the_girth():
 def test_slices_of_a_box_and_beside_it():
     corners = np.array([[x, y, z] for x in (-0.2, 0.2) for y in (0, 1) for z in (-0.1, 0.1)], float)
     edges = np.array([[0, 2], [1, 3], [4, 6], [5, 7]], np.int32)
-    cut = slices(corners, edges, np.zeros(3), UP, (-0.5, 0.5), 3)
-    assert np.isnan(cut.girths[0])
-    assert cut.girths[2] == pytest.approx(1.2)
+    cut = slices(corners[None], Region.of(edges), np.zeros(3), UP, (-0.5, 0.5), 3)
+    assert np.isnan(cut.girths[0, 0])
+    assert cut.girths[0, 2] == pytest.approx(1.2)
     assert np.isnan(girth(corners, edges, np.array([0, 5.0, 0]), UP))
     with pytest.raises(InputError, match="normal"):
         girth(corners, edges, np.zeros(3), np.zeros(3))
 
 
+def test_slices_of_several_bodies_are_those_of_each():
+    from scipy.spatial import ConvexHull
+
+    rng = np.random.default_rng(2)
+    points, edges = tube(0.15, 0.1, sides=90)
+    # from nearly alike to far apart: hulls are found starting from the body before
+    bodies = (
+        points + rng.normal(0, 1, (7, *points.shape)) * np.array([1e-4, 1e-3, 0.01, 0.05, 0, 0.2, 1e-4])[:, None, None]
+    )
+    bodies[4, :, 1] += 3.0  # the planes miss this one
+    region, normals = Region.of(edges), UP + rng.normal(0, 0.2, (7, 3))
+    origins, ends = rng.normal(0, 0.02, (7, 3)), (np.full(7, 0.2), rng.uniform(0.4, 0.7, 7))
+    together = slices(bodies, region, origins, normals, ends, 5)
+    for d, body in enumerate(bodies):
+        alone = slices(body[None], region, origins[d], normals[d], (ends[0][d], ends[1][d]), 5)
+        assert np.array_equal(together.girths[d], alone.girths[0], equal_nan=True)
+        assert np.array_equal(together.extents[d], alone.extents[0], equal_nan=True)
+        n = normals[d] / np.linalg.norm(normals[d])
+        a, b = body[edges[:, 0]], body[edges[:, 1]]
+        for k, offset in enumerate(np.linspace(0.2, ends[1][d], 5)):
+            over = (a - origins[d]) @ n - offset, (b - origins[d]) @ n - offset
+            cut = (over[0] > 0) != (over[1] > 0)
+            if not cut.any():
+                assert d == 4 and np.isnan(alone.girths[0, k])
+                continue
+            t = (over[0] / np.where(cut, over[0] - over[1], 1.0))[cut, None]
+            met = a[cut] + t * (b[cut] - a[cut])
+            flat = met @ np.linalg.svd(n[None])[2][1:].T
+            assert alone.girths[0, k] == pytest.approx(ConvexHull(flat).area, rel=1e-9)
+
+
 def test_extremum_finds_the_top_between_slices():
     x = np.linspace(0, 1, 11)
-    value, index = extremum(1 - (x - 0.537) ** 2, 1.0)
-    assert (value, index / 10) == pytest.approx((1.0, 0.537))
-    value, index = extremum((x - 0.263) ** 2 + 3, -1.0)
-    assert (value, index / 10) == pytest.approx((3.0, 0.263))
-    assert extremum(np.array([np.nan, 2.0, 1.0]), 1.0) == (2.0, 1.0)
-    assert np.isnan(extremum(np.full(3, np.nan), 1.0)[0])
+    value, index = extremum(np.stack([1 - (x - 0.537) ** 2, 2 - (x - 0.263) ** 2]), 1.0)
+    assert value == pytest.approx([1.0, 2.0]) and index / 10 == pytest.approx([0.537, 0.263])
+    value, index = extremum((x[None] - 0.263) ** 2 + 3, -1.0)
+    assert (value[0], index[0] / 10) == pytest.approx((3.0, 0.263))
+    value, index = extremum(np.array([[np.nan, 2.0, 1.0], [np.nan] * 3]), 1.0)
+    assert (value[0], index[0]) == (2.0, 1.0) and np.isnan(value[1])
 
 
 def test_bridged_path_follows_humps_and_bridges_hollows():
@@ -119,6 +161,9 @@ def test_bridged_path_follows_humps_and_bridges_hollows():
     assert way[[0, -1]] == pytest.approx(hump[[0, -1]])
     length, way = bridged_path(hump * (-1, 1))  # on the other side it is a hollow
     assert length == pytest.approx(2.0)
+    every = np.ones((2, 400), bool)
+    every[1, 1:-1] = False
+    assert bridged_lengths(np.stack([hump, hump]), every) == pytest.approx([np.pi, 2.0], rel=1e-4)
 
 
 def test_mesh_edges_are_listed_once():
@@ -273,6 +318,37 @@ def test_standard_deviations_agree_with_sampling(shipped: BodyModel):
     drawn = [list(measure(shipped, b).values()) for b in rng.multivariate_normal(mean, cov, 350)]
     for (name, m), sd in zip(stated.items(), np.std(drawn, axis=0), strict=True):
         assert m.sd_m == pytest.approx(sd, rel=0.15), name
+
+
+@pytest.mark.parametrize("body", ["tiny", "shipped"])
+def test_slopes_are_differences_of_bodies_measured_one_by_one(body: str, request: pytest.FixtureRequest):
+    model = request.getfixturevalue(body)
+    prior, pose = model.priors["neutral"], standing(model).pose
+    betas = np.random.default_rng(4).multivariate_normal(prior.mean, prior.cov)
+    here, basis = np.concatenate(model.forward(betas, pose)), standing_basis(model)
+
+    def read(points: np.ndarray) -> np.ndarray:
+        return np.array(
+            list(measure_vertices(model, points[: model.num_vertices], points[model.num_vertices :]).values())
+        )
+
+    J = measurement_jacobian(model, betas)
+    metres = np.array([d.unit == "m" for d in DEFINITIONS.values()])
+    sides = 0
+    for s in range(model.num_betas):
+        ahead = (read(here + 0.05 * basis[s]) - read(here)) / 0.05
+        expected = ahead
+        if np.abs(ahead[metres]).max() > 0.02:
+            behind = (read(here) - read(here - 0.05 * basis[s])) / 0.05
+            calmer = np.where(np.abs(ahead) < np.abs(behind), ahead, behind)
+            jump = np.abs(ahead - behind) > 0.02 + 2 * np.abs(calmer)
+            expected = np.where(jump, calmer, 0.5 * (ahead + behind))
+            sides += 1
+        assert J[:, s] == pytest.approx(expected, rel=1e-9, abs=1e-11), s
+    assert sides > 0
+    stated = measure_with_sd(model, betas, np.eye(model.num_betas), model_error={})
+    assert [m.value_m for m in stated.values()] == pytest.approx(list(measure(model, betas).values()), rel=1e-12)
+    assert [m.sd_m for m in stated.values()] == pytest.approx(np.linalg.norm(J, axis=1), rel=1e-12)
 
 
 def test_model_error_adds_in_squares(tiny: BodyModel):

@@ -23,6 +23,9 @@ from bodyfit.watch import checkpoint
 
 _STEP = 0.05  # of one standard deviation of betas: far above rounding, far below where girths bend
 
+_TOGETHER = 16
+"""bodies that are measured at once: calling numpy costs little then, and they stay in a core's cache"""
+
 _JUMP_M = 0.02  # per standard deviation of a beta: slopes to both sides that differ by more than this hide a jump
 
 
@@ -69,7 +72,8 @@ def measure_vertices(
     v = _checked("vertices", vertices, (model.num_vertices, 3))
     j = model.J_regressor @ v if joints is None else _checked("joints", joints, (model.num_joints, 3))
     points = np.ascontiguousarray(np.concatenate([v, j]), np.float64)
-    return _in_order(Tape(standing(model), points, model.faces, lines).take_all())
+    taken = Tape(standing(model), points[None], model.faces, lines).take_all()
+    return {name: float(taken[name][0]) for name in DEFINITIONS}
 
 
 def stand(model: BodyModel, rest_vertices: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -117,12 +121,10 @@ def measure_with_sd(
     S = model.num_betas
     b = _checked("betas", betas, (S,))
     cov = _checked("betas_cov", betas_cov, (S, S))
-    values = measure(model, b)
-    checkpoint()
-    J = measurement_jacobian(model, b)
+    values, J = _values_and_slopes(model, b)
     variance = np.einsum("ms,st,mt->m", J, cov, J)
     out = {}
-    for (name, value), var in zip(values.items(), variance, strict=True):
+    for name, value, var in zip(DEFINITIONS, values.tolist(), variance, strict=True):
         d = DEFINITIONS[name]
         sd = float(np.sqrt(max(var, 0.0) + model_error.get(name, 0.0) ** 2)) if np.isfinite(var) else float("nan")
         out[name] = Measurement(name, value, sd, d.was_seen(seen, sides), d.text, d.unit)
@@ -131,30 +133,38 @@ def measure_with_sd(
 
 def measurement_jacobian(model: BodyModel, betas: NDArray[Any]) -> NDArray[np.float64]:
     """(M, S) change of each measurement, in the order of `DEFINITIONS`, per unit of each beta, at betas (S,)."""
+    return _values_and_slopes(model, betas)[1]
+
+
+def _values_and_slopes(model: BodyModel, betas: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Every measurement (M,) at betas (S,), and its change (M, S) per unit of each."""
     prepared, basis = standing(model), standing_basis(model)
     points = np.concatenate(model.forward(betas, prepared.pose))
-    J = np.empty((len(DEFINITIONS), model.num_betas))
 
-    def taken(at: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array(list(_in_order(Tape(prepared, at, model.faces).take_all()).values()))
+    def taken(betas: NDArray[np.int64], step: float) -> NDArray[np.float64]:
+        """(M, n) of the bodies a step of each of these betas (n,) away."""
+        out = np.empty((len(DEFINITIONS), len(betas)))
+        for first in range(0, len(betas), _TOGETHER):
+            checkpoint()
+            some = slice(first, first + _TOGETHER)
+            values = Tape(prepared, points + step * basis[betas[some]], model.faces).take_all()
+            out[:, some] = [values[name] for name in DEFINITIONS]
+        return out
 
     checkpoint()
-    here = taken(points)
+    values = Tape(prepared, points[None], model.faces).take_all()
+    here = np.array([values[name] for name in DEFINITIONS])
     metres = np.array([d.unit == "m" for d in DEFINITIONS.values()])
-    for s in range(model.num_betas):
-        checkpoint()
-        step = _STEP * basis[s]
-        ahead = (taken(points + step) - here) / _STEP
-        if np.abs(ahead[metres]).max() <= _JUMP_M:
-            # no slope here is as steep as a jump, and to so short a step measurements are straight
-            J[:, s] = ahead
-            continue
-        behind = (here - taken(points - step)) / _STEP
-        middle = 0.5 * (ahead + behind)
+    # where no slope is as steep as a jump, measurements are straight to so short a step: one side tells all
+    J = (taken(np.arange(model.num_betas), _STEP) - here) / _STEP
+    steep = np.flatnonzero(~(np.abs(J[metres]).max(0) <= _JUMP_M))
+    if len(steep):
+        ahead, behind = J[:, steep], (here - taken(steep, -_STEP)) / _STEP
         # a level that slips over a fold (an armpit, a breast) makes a girth jump to one side: that is no slope
         calmer = np.where(np.abs(ahead) < np.abs(behind), ahead, behind)
-        J[:, s] = np.where(np.abs(ahead - behind) > _JUMP_M + 2 * np.abs(calmer), calmer, middle)
-    return J
+        jumps = np.abs(ahead - behind) > _JUMP_M + 2 * np.abs(calmer)
+        J[:, steep] = np.where(jumps, calmer, 0.5 * (ahead + behind))
+    return here[:, 0], J
 
 
 @lru_cache(maxsize=2)
@@ -163,10 +173,6 @@ def standing_basis(model: BodyModel) -> NDArray[np.float64]:
     pose, S = standing(model).pose, model.num_betas
     middle = np.concatenate(model.forward(np.zeros(S), pose))
     return np.stack([np.concatenate(model.forward(one, pose)) - middle for one in np.eye(S)])
-
-
-def _in_order(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(values[name]) for name in DEFINITIONS}
 
 
 def _checked(field: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:

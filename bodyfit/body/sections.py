@@ -5,7 +5,6 @@ A tape bridges hollows, so a girth is the perimeter of the convex hull of the sl
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,28 +20,42 @@ FRONT = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Slices:
-    """Parallel slices at even distances along a unit normal.
+    """Parallel slices of each of D bodies, at even distances along a unit normal.
 
     Attributes:
-        origin: (3,) metres; offsets are measured from it along `normal`.
-        normal, u, v: unit vectors (3,); u and v span the planes.
-        first, step: metres from the origin to the first slice, and from slice to slice.
-        girths: (L,) metres, convex perimeters; NaN where a plane misses the mesh.
-        extents: (L, 4) metres: lowest and highest u, lowest and highest v, from the origin.
+        origin: (D, 3) metres; offsets are measured from it along `normal`.
+        normal: unit vectors (D, 3).
+        first, step: (D,) metres from the origin to the first slice, and from slice to slice.
+        girths: (D, L) metres, convex perimeters; NaN where a plane misses the mesh.
+        extents: (D, L, 4) metres: lowest and highest u, lowest and highest v, from the origin, in `plane_axes`.
     """
 
     origin: NDArray[np.float64]
     normal: NDArray[np.float64]
-    u: NDArray[np.float64]
-    v: NDArray[np.float64]
-    first: float
-    step: float
+    first: NDArray[np.float64]
+    step: NDArray[np.float64]
     girths: NDArray[np.float64]
     extents: NDArray[np.float64]
 
-    def offset(self, index: float) -> float:
-        """Metres from the origin to a slice, which may lie between two."""
+    def offset(self, index: NDArray[Any]) -> NDArray[np.float64]:
+        """(D,) metres from the origin to a slice of each body (D,), which may lie between two."""
         return self.first + self.step * index
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a mesh: edges (E, 2), the vertices (C,) at their ends, each once, and the edges as rows of these."""
+
+    edges: NDArray[np.int32]
+    corners: NDArray[np.int32]
+    ends: NDArray[np.int32]
+
+    @staticmethod
+    def of(edges: NDArray[Any]) -> Region:
+        """The region of some edges (E, 2)."""
+        e = np.ascontiguousarray(edges, np.int32)
+        corners, ends = np.unique(e, return_inverse=True)
+        return Region(e, corners.astype(np.int32), ends.reshape(e.shape).astype(np.int32))
 
 
 def mesh_edges(faces: NDArray[Any]) -> NDArray[np.int32]:
@@ -55,57 +68,74 @@ def mesh_edges(faces: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def plane_axes(normal: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The unit normal and two unit vectors that span its plane; for UP they are LEFT and FRONT."""
-    if normal is UP:
-        return UP, LEFT, FRONT
-    x, y, z = (float(c) for c in normal)
-    length = math.sqrt(x * x + y * y + z * z)
-    if not length > 0:
+    """The unit normals and two unit vectors that span each plane, all (..., 3); for UP they are LEFT and FRONT."""
+    normal = np.asarray(normal, np.float64)
+    x, y, z = normal[..., 0], normal[..., 1], normal[..., 2]
+    length = np.sqrt(x * x + y * y + z * z)
+    if not (length > 0).all():
         raise InputError("normal", "a direction", str(normal))
     x, y, z = x / length, y / length, z / length
     # u: what is left of x, or of z where the normal is nearly x, across the normal; v = u × n
-    ux, uy, uz = (1 - x * x, -x * y, -x * z) if abs(x) < 0.9 else (-z * x, -z * y, 1 - z * z)
-    size = math.sqrt(ux * ux + uy * uy + uz * uz)
+    by_x = np.abs(x) < 0.9
+    ux = np.where(by_x, 1 - x * x, -z * x)
+    uy = np.where(by_x, -x * y, -z * y)
+    uz = np.where(by_x, -x * z, 1 - z * z)
+    size = np.sqrt(ux * ux + uy * uy + uz * uz)
     ux, uy, uz = ux / size, uy / size, uz / size
-    v = np.array([uy * z - uz * y, uz * x - ux * z, ux * y - uy * x])
-    return np.array([x, y, z]), np.array([ux, uy, uz]), v
+    v = (uy * z - uz * y, uz * x - ux * z, ux * y - uy * x)
+    return np.stack([x, y, z], -1), np.stack([ux, uy, uz], -1), np.stack(v, -1)
 
 
 def slices(
-    points: NDArray[np.float64],
-    edges: NDArray[np.int32],
+    bodies: NDArray[np.float64],
+    region: Region,
     origin: NDArray[Any],
     normal: NDArray[Any],
-    offsets: tuple[float, float] = (0.0, 0.0),
+    offsets: tuple[NDArray[Any] | float, NDArray[Any] | float] = (0.0, 0.0),
     count: int = 1,
 ) -> Slices:
-    """Slices the edges (E, 2) of points (N, 3) metres at `count` even offsets (first, last) along the normal."""
-    from bodyfit.kernels import sections as kernel
+    """Slices bodies (D, N, 3) metres at `count` even offsets (first, last; each a number or (D,)) along the normal.
 
-    n, u, v = plane_axes(normal)
-    o = np.ascontiguousarray(origin, dtype=np.float64)
-    first, step = float(offsets[0]), float(offsets[1] - offsets[0]) / max(count - 1, 1)
-    if count > 1 and not step > 0:
-        raise InputError("offsets", "last above first", str(offsets))
-    out = np.empty((count, 5))
-    kernel.scan(points, edges, o, n, u, v, first, step if count > 1 else 1.0, out)
-    return Slices(o, n, u, v, first, step, out[:, 0], out[:, 1:])
-
-
-def girth(points: NDArray[np.float64], edges: NDArray[np.int32], origin: NDArray[Any], normal: NDArray[Any]) -> float:
-    """Metres that a tape around one slice reads; NaN where the plane misses the mesh."""
-    return float(slices(points, edges, origin, normal).girths[0])
-
-
-def extremum(values: NDArray[np.float64], sign: float) -> tuple[float, float]:
-    """The largest (sign 1) or smallest (-1) of evenly spaced values and its fractional index, by a parabola.
-
-    The parabola through the best value and its neighbours makes both follow the body smoothly, where the best of the
-    values alone would jump from slice to slice.
+    origin and normal: (3,) for all of them, or (D, 3).
     """
     from bodyfit.kernels import sections as kernel
 
-    return kernel.extremum(np.asarray(values, dtype=np.float64), float(sign))
+    D = len(bodies)
+    n, u, v = (UP, LEFT, FRONT) if normal is UP else plane_axes(normal)
+    o, n, u, v = (_each(a, (D, 3)) for a in (origin, n, u, v))
+    first, step = _each(offsets[0], (D,)), _each(offsets[1] - offsets[0], (D,)) / max(count - 1, 1)
+    if count > 1 and not (step > 0).all():
+        raise InputError("offsets", "last above first", str(offsets))
+    out = np.empty((D, count, 5))
+    kernel.scan(
+        np.ascontiguousarray(bodies), region.corners, region.ends, o, n, u, v, first,
+        step if count > 1 else np.ones(D), out,
+    )  # fmt: skip
+    return Slices(o, n, first, step, out[:, :, 0], out[:, :, 1:])
+
+
+def _each(value: NDArray[Any] | float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    out = np.empty(shape)
+    out[...] = value
+    return out
+
+
+def girth(points: NDArray[np.float64], edges: NDArray[np.int32], origin: NDArray[Any], normal: NDArray[Any]) -> float:
+    """Metres that a tape around one slice of the edges (E, 2) of points (N, 3) reads; NaN where the plane misses."""
+    return float(slices(points[None], Region.of(edges), origin, normal).girths[0, 0])
+
+
+def extremum(values: NDArray[np.float64], sign: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The largest (sign 1) or smallest (-1) of evenly spaced values (D, L) and its fractional index, (D,) each.
+
+    By a parabola through the best value and its neighbours, which makes both follow the body smoothly, where the best
+    of the values alone would jump from slice to slice. NaN, at 0, where every value is NaN.
+    """
+    from bodyfit.kernels import sections as kernel
+
+    out = np.empty((len(values), 2))
+    kernel.extrema(np.ascontiguousarray(values, np.float64), float(sign), out)
+    return out[:, 0], out[:, 1]
 
 
 def outline(
@@ -121,7 +151,7 @@ def outline(
     if found < 2:
         return np.empty((0, 3))
     hull = np.empty(2 * found + 2, np.int32)
-    size, _ = kernel.convex_hull(uv, found, np.empty(found, np.int32), hull)
+    size, _ = kernel.convex_hull(uv, found, np.arange(found, dtype=np.int32), hull)
     ring = uv[hull[np.r_[:size, 0]]]
     return o + ring[:, :1] * u + ring[:, 1:] * v
 
@@ -134,18 +164,17 @@ def bridged_path(points_2d: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
     from bodyfit.kernels import sections as kernel
 
     p = np.ascontiguousarray(points_2d, dtype=np.float64)
-    chord = p[-1] - p[0]
-    side = chord[0] * (p[:, 1] - p[0, 1]) - chord[1] * (p[:, 0] - p[0, 0])
-    keep = side < 0
-    keep[0] = keep[-1] = True
-    p = np.ascontiguousarray(p[keep])
-    hull = np.empty(2 * len(p) + 2, np.int32)
-    size, perimeter = kernel.convex_hull(p, len(p), np.empty(len(p), np.int32), hull)
-    ring = list(hull[:size])
-    # counter-clockwise from the first point, the right-hand side comes before the last point
-    if 0 not in ring or len(p) - 1 not in ring:
-        return float(np.linalg.norm(chord)), p[[0, -1]]
-    start = ring.index(0)
-    ring = ring[start:] + ring[:start]
-    way = p[ring[: ring.index(len(p) - 1) + 1]]
-    return float(perimeter - np.linalg.norm(chord)), way
+    hull, kept = np.empty(2 * len(p) + 2, np.int32), np.empty(len(p), np.int32)
+    length, start, count, ring = kernel.bridge_one(p, hull, kept)
+    if ring == 0:
+        return float(length), p[[0, -1]]
+    return float(length), p[kept[hull[(start + np.arange(count)) % ring]]]
+
+
+def bridged_lengths(points_2d: NDArray[Any], use: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(D,) metres of `bridged_path` over those of each body's points_2d (D, N, 2) that are used (D, N)."""
+    from bodyfit.kernels import sections as kernel
+
+    out = np.empty(len(points_2d))
+    kernel.bridges(np.ascontiguousarray(points_2d, np.float64), use, out)
+    return out

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bodyfit.body.landmark_places import place_landmarks
 from bodyfit.body.model import BodyModel
-from bodyfit.body.sections import mesh_edges
+from bodyfit.body.sections import Region, mesh_edges
 from bodyfit.body.skeleton import PART_NAMES, part_labels, part_of_joint
 from bodyfit.errors import InputError
 from bodyfit.rotation import axis_angle_from_matrix
@@ -38,7 +38,7 @@ class Standing:
         pose: (J, 3) axis-angle, the neutral standing pose.
         joints: joint name to its row among the points.
         landmarks: landmark name to rows among the points; the landmark is their mean.
-        edges: region name to mesh edges (E, 2): torso (trunk and thighs), neck, head, left_leg, left_arm …
+        regions: by name: torso (trunk and thighs), neck, head, left_leg, left_arm …
         midline: edges (M, 2) that cross the template's mirror plane, and where on each (M,).
         deltoids: side to vertices (D,) of the upper arm's upper half and the weight (D,) with which the arm moves them.
         feet: side to vertices of the foot's heel and toes.
@@ -48,18 +48,19 @@ class Standing:
     pose: NDArray[np.float64]
     joints: dict[str, int]
     landmarks: dict[str, NDArray[np.int64]]
-    edges: dict[str, NDArray[np.int32]]
+    regions: dict[str, Region]
     midline: tuple[NDArray[np.int32], NDArray[np.float64]]
     deltoids: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     feet: dict[str, NDArray[np.int64]]
     num_vertices: int
 
     def landmark_points(self, points: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Each landmark's place (3,) metres on a body's points (V + J, 3)."""
+        """Each landmark's place (D, 3) metres on the points (D, V + J, 3) of each body."""
         rows = list(self.landmarks.values())
         counts = np.array([len(r) for r in rows])
-        means = np.add.reduceat(points[np.concatenate(rows)], np.r_[0, np.cumsum(counts)[:-1]]) / counts[:, None]
-        return dict(zip(self.landmarks, means, strict=True))
+        first = np.r_[0, np.cumsum(counts)[:-1]]
+        means = np.add.reduceat(points[:, np.concatenate(rows)], first, axis=1) / counts[:, None]
+        return {name: means[:, k] for k, name in enumerate(self.landmarks)}
 
 
 def _least_rotation(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
@@ -158,8 +159,9 @@ def standing(model: BodyModel) -> Standing:
         masks[f"{side}_leg"] = own | (is_in("pelvis") & (sign * across > 0))
         masks[f"{side}_arm"] = is_in(*_ARM_PARTS[side])
     every = mesh_edges(model.faces)
-    edges = {name: np.ascontiguousarray(every[mask[every].all(1)]) for name, mask in masks.items()}
-    a, b = across[edges["torso"]].astype(np.float64).T
+    regions = {name: Region.of(every[mask[every].all(1)]) for name, mask in masks.items()}
+    torso_edges = regions["torso"].edges
+    a, b = across[torso_edges].astype(np.float64).T
     crossing = (a > 0) != (b > 0)
     deltoids = {}
     for side in ("left", "right"):
@@ -178,8 +180,8 @@ def standing(model: BodyModel) -> Standing:
         pose=pose,
         joints=rows,
         landmarks=landmarks,
-        edges=edges,
-        midline=(edges["torso"][crossing], (a / np.where(crossing, a - b, 1.0))[crossing]),
+        regions=regions,
+        midline=(torso_edges[crossing], (a / np.where(crossing, a - b, 1.0))[crossing]),
         deltoids=deltoids,
         feet=feet,
         num_vertices=V,
