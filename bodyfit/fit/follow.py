@@ -40,8 +40,8 @@ class Expected(Problem):
     sigma_turn_rad: float = 0.12
     sigma_move_m: float = 0.05
 
-    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
-        super()._add_priors(state, on, out)
+    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool = True) -> None:
+        super()._add_priors(state, on, out, want_rows=want_rows)
         if self.expected is None:
             return
         theta, D = log_rotation(np.swapaxes(self.expected.rotations, -1, -2) @ state.rotations[0])
