@@ -108,6 +108,9 @@ def follow_labels(
     n += _unread(depth, flying, row0, col0, stride, out_depth, out_label)
     if rules[BLEED_PX] > 0:
         n -= _without_bleeding(depth, flying, row0, col0, stride, drawn, near_model, rules, out_depth, out_label)
+    for r in range(h):
+        for c in range(w):
+            out_depth[r, c] = max(out_depth[r, c], np.float32(0.0))
     return n, before
 
 
@@ -140,35 +143,23 @@ def _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label):
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _nearest_beside(out_depth, out_label, r, c):
-    """The nearest of the person's readings beside a pixel that has none, metres; 0 where none has."""
-    h, w = out_label.shape
-    best = np.float32(0.0)
-    for rr in range(max(0, r - 1), min(h, r + 2)):
-        for cc in range(max(0, c - 1), min(w, c + 2)):
-            z = out_depth[rr, cc]
-            if out_label[rr, cc] == PERSON and z > 0 and (best == 0 or z < best):
-                best = z
-    return best
-
-
-@njit(nogil=True, cache=True, forceinline=True)
 def _person_towards(out_depth, out_label, r, c, dr, dc, reach):
-    """Whether some pixels on in a direction the person is read before anything else."""
+    """Depth of the person some pixels on in a direction, 0 where something else is read before or nothing is."""
     h, w = out_label.shape
     for k in range(1, reach + 1):
         rr, cc = r + k * dr, c + k * dc
         if rr < 0 or cc < 0 or rr >= h or cc >= w:
-            return False
+            return np.float32(0.0)
         if out_depth[rr, cc] > 0:
-            return out_label[rr, cc] == PERSON
-    return False
+            return out_depth[rr, cc] if out_label[rr, cc] == PERSON else np.float32(0.0)
+    return np.float32(0.0)
 
 
 @njit(nogil=True, cache=True)
 def _unread(depth, flying, row0, col0, stride, out_depth, out_label):
     """Pixels without a reading of a surface that are the person's all the same: specks within them, and mixed pixels on
-    their rim that are nearer to them than to what lies behind (`bodyfit.observe.silhouette`); how many."""
+    their rim that are nearer to them than to what lies behind (`bodyfit.observe.silhouette`); how many. Until the end
+    their depth is that of the person beside them, below zero."""
     h, w = out_label.shape
     reach = int(UNREAD_PX / stride)
     found = 0
@@ -180,13 +171,14 @@ def _unread(depth, flying, row0, col0, stride, out_depth, out_label):
                 continue
             v, u = row0 + r * stride, col0 + c * stride
             if not flying[v - row0, u - col0]:
-                inside = True
+                least = np.float32(99.0)
                 for k in range(4):
-                    inside = inside and _person_towards(
+                    towards = _person_towards(
                         out_depth, out_label, r, c, (k == 0) - (k == 1), (k == 2) - (k == 3), reach
                     )
-                if inside:
-                    out_label[r, c] = PERSON
+                    least = min(least, towards)
+                if least > 0:
+                    out_label[r, c], out_depth[r, c] = PERSON, -least
                     found += 1
                 continue
             beside, nearest = np.float32(0.0), np.float32(99.0)
@@ -204,7 +196,7 @@ def _unread(depth, flying, row0, col0, stride, out_depth, out_label):
                         behind = max(behind, depth[row0 + fv, col0 + fu])
             mixed = depth[v, u]
             if behind > beside * MIXED_OVER and beside - MIXED_BEFORE_M < mixed < 0.5 * (beside + behind):
-                out_label[r, c] = PERSON
+                out_label[r, c], out_depth[r, c] = PERSON, -beside
                 found += 1
     return found
 
@@ -219,11 +211,7 @@ def _without_bleeding(depth, flying, row0, col0, stride, drawn, near_model, rule
         for c in range(w):
             if out_label[r, c] != PERSON:
                 continue
-            z = out_depth[r, c]
-            if z <= 0:
-                z = _nearest_beside(out_depth, out_label, r, c)
-            if z <= 0:
-                continue
+            z = abs(out_depth[r, c])
             jump = rules[JUMP] + rules[JUMP_PER_Z2] * z * z
             nearest, own = np.float32(99.0), False
             v, u = row0 + r * stride, col0 + c * stride
