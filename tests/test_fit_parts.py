@@ -14,12 +14,14 @@ from seen_body import CAMERA, on_the_floor, seen, standing, turned
 from bodyfit.body.model import BodyModel, load_body_model
 from bodyfit.camera import Camera
 from bodyfit.errors import InputError
+from bodyfit.fit.collide import spheres_of
 from bodyfit.fit.config import FitConfig, Stage
+from bodyfit.fit.learned_prior import learned_prior
 from bodyfit.fit.mesh import mesh_for, sole_vertices
 from bodyfit.fit.pose_prior import log_rotation, pose_prior, pose_prior_terms
 from bodyfit.fit.problem import Linearization, Problem, ShapeGaussian, State
 from bodyfit.fit.solver import StopReason, bad_alone, solve, step_of
-from bodyfit.fit.view import View, depth_noise, make_view
+from bodyfit.fit.view import View, Views, depth_noise, make_view
 from bodyfit.kernels import evidence as E
 from bodyfit.kernels.nearest import nearest_marked
 from bodyfit.kernels.raster import rasterize as raster_kernel
@@ -331,6 +333,50 @@ def test_an_outline_pulls_the_body_back(model: BodyModel) -> None:
         assert eq.stats[0, E.NUM_SPILLED] > 20 and eq.stats[0, E.NUM_BARE] > 20 and eq.stats[0, E.NUM_BOTH] == 0
         gradient = eq.pose_gradient[0, -3:]
         assert gradient @ shift > 0.7 * np.linalg.norm(gradient) * np.linalg.norm(shift)
+
+
+def test_views_are_made_once_and_are_those_of_the_observation(model: BodyModel) -> None:
+    mean = model.priors["neutral"].mean
+    pose = standing(model, "a_pose", 4)
+    place = on_the_floor(model, mean, pose)
+    observations = [seen(model, mean, pose, place + x) for x in (0.0, np.array([0.1, 0, 0.3]))]
+    views = Views(observations)
+    for pixels in (300, 2000, 300, 10_000):
+        for view, observation in zip(views.at(pixels), observations, strict=True):
+            alone = make_view(observation, pixels)
+            for name in alone.__dataclass_fields__:
+                np.testing.assert_array_equal(getattr(view, name), getattr(alone, name), err_msg=name)
+    assert all(a is b for a, b in zip(views.at(300), views.at(300), strict=True))
+    assert views.at(300)[0].stride > views.at(2000)[0].stride
+
+
+def test_groups_that_rest_change_no_other_and_costs_need_no_rows(model: BodyModel) -> None:
+    """With every prior that there is: those of the active groups are added to a copy of their part alone."""
+    mean = model.priors["neutral"].mean
+    pose = standing(model, "a_pose", 4)
+    view = make_view(seen(model, mean, pose, on_the_floor(model, mean, pose)), 500)
+    n = 5
+    rng = np.random.default_rng(6)
+    state = State(
+        turned(pose)[None] @ matrix_from_axis_angle(rng.normal(0, 0.1, (n, *pose.shape))),
+        np.repeat(on_the_floor(model, mean, pose)[None], n, 0), rng.normal(0, 0.3, (n, 4)), np.arange(n),
+    )  # fmt: skip
+    problem = replace(
+        problem_for(model, [view]), items=np.array([(i, 0) for i in range(n)]), spheres=spheres_of(model, mean),
+        pose_mean=np.repeat(pose_prior(model.joint_names).mean[None], n, 0),
+        learned_prior=learned_prior(model.joint_names),
+    )  # fmt: skip
+    whole = problem.linearize(state)
+    active = np.array([True, False, True, True, False])
+    part = problem.linearize(state, active)
+    for name in ("A", "B", "C", "pose_gradient", "shape_gradient", "cost", "instant_cost"):
+        np.testing.assert_array_equal(getattr(part, name)[active], getattr(whole, name)[active], err_msg=name)
+        assert not getattr(part, name)[~active].any(), name
+    alone = problem.linearize(state, want_rows=False)
+    np.testing.assert_array_equal(alone.cost, whole.cost)
+    np.testing.assert_array_equal(alone.instant_cost, whole.instant_cost)
+    some = problem.linearize(state, active, want_rows=False)
+    np.testing.assert_array_equal(some.cost, np.where(active, whole.cost, 0.0))
 
 
 def test_threads_do_not_change_the_equations(model: BodyModel) -> None:

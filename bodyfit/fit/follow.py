@@ -40,8 +40,8 @@ class Expected(Problem):
     sigma_turn_rad: float = 0.12
     sigma_move_m: float = 0.05
 
-    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
-        super()._add_priors(state, on, out)
+    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool = True) -> None:
+        super()._add_priors(state, on, out, want_rows=want_rows)
         if self.expected is None:
             return
         theta, D = log_rotation(np.swapaxes(self.expected.rotations, -1, -2) @ state.rotations[0])
@@ -51,6 +51,8 @@ class Expected(Problem):
         cost = 0.5 * w * float((theta * theta).sum()) + 0.5 * float(shift @ shift) / self.sigma_move_m**2
         out.instant_cost[0] += cost
         out.cost[0] += cost
+        if not want_rows:
+            return
         out.pose_gradient[0, : 3 * joints] += w * (theta[:, None] @ D).ravel()
         blocks = out.A[0, : 3 * joints, : 3 * joints].reshape(joints, 3, joints, 3)
         each = np.arange(joints)

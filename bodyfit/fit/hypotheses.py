@@ -190,11 +190,19 @@ def _with_leg(
     """A copy of a pose with one plain leg: the thigh swung forward and apart by degrees, the knee nearly straight."""
     out = pose.copy()
     turn = mirrored if side == "right" else np.asarray
-    hip = axis_angle_from_matrix(_turn(2, apart) @ _turn(0, -swing))
+    hip = _hip_turn(swing, apart)
     knee = np.array([np.radians(4.0 + max(-swing, 0.0)), 0.0, 0.0])
     for joint, value in (("hip", hip), ("knee", knee), ("ankle", np.zeros(3))):
         if f"{side}_{joint}" in names:
             out[names.index(f"{side}_{joint}")] = turn(value)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _hip_turn(swing: float, apart: float) -> NDArray[np.float64]:
+    """Axis-angle of the left hip."""
+    out = axis_angle_from_matrix(_turn(2, apart) @ _turn(0, -swing))
+    out.flags.writeable = False  # it is shared
     return out
 
 

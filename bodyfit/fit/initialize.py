@@ -23,7 +23,7 @@ from bodyfit.fit.mesh import mesh_for
 from bodyfit.fit.pose_prior import PosePrior
 from bodyfit.fit.problem import Problem, ShapeGaussian, State
 from bodyfit.fit.solver import solve
-from bodyfit.fit.view import make_view
+from bodyfit.fit.view import Views
 from bodyfit.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class Starter:
         self.cancelled = cancelled or (lambda: False)
         self.names = model.joint_names
         self._meshes = {}
+        self._views = Views(())
         self.spheres = spheres_of(model, shape.mean) if config.self_penetration else None
 
     def problem(self, stage: Stage, observations: Sequence[Observation], pose_mean: NDArray[np.float64]) -> Problem:
@@ -168,7 +169,7 @@ class Starter:
         key = (stage.level, stage.num_betas)
         if key not in self._meshes:
             self._meshes[key] = mesh_for(self.model, stage.level, stage.num_betas, self.shape.mean)
-        views = [make_view(o, stage.pixels) for o in observations]
+        views = self._views_of(observations).at(stage.pixels)
         n = len(pose_mean)
         items = np.array([(i, v) for i in range(n) for v in range(len(views))], dtype=np.int64)
         return Problem(
@@ -177,6 +178,13 @@ class Starter:
             learned_prior=learned_for(self.config, stage, self.names),
             spheres=self.spheres if stage.solid else None,
         )  # fmt: skip
+
+    def _views_of(self, observations: Sequence[Observation]) -> Views:
+        """The views of the instant that is looked at; those of the one before are let go."""
+        views = self._views
+        if views.observations is not observations:
+            views = self._views = Views(observations)
+        return views
 
     def limb_stages(self) -> LimbStages:
         """How the limbs of a start are searched."""
@@ -247,7 +255,7 @@ class Starter:
 
     def _usual_cost(self, observations: Sequence[Observation]) -> float:
         """What a good start may cost: the body's own misfit and the sensor's noise, over all views."""
-        noise = [make_view(o, self.config.settle[-1].pixels).noise_m for o in observations]
+        noise = [v.noise_m for v in self._views_of(observations).at(self.config.settle[-1].pixels)]
         pixels = self.config.effective_pixels
         return sum(USUAL_MISFIT * pixels + NOISE_SHARE * pixels * (n / self.config.sigma_depth_m) ** 2 for n in noise)
 

@@ -22,7 +22,7 @@ from bodyfit.fit.problem import HELD, Linearization, Problem, ShapeGaussian, Sta
 from bodyfit.fit.rig import motion_of, seen_late
 from bodyfit.fit.sequence import is_sequence, refine_sequence
 from bodyfit.fit.solver import Refiner, Solution, solve
-from bodyfit.fit.view import make_view
+from bodyfit.fit.view import Views, make_view
 from bodyfit.fit.wear import judge_wear, without_prior
 from bodyfit.observe.observation import Observation
 from bodyfit.rotation import axis_angle_from_matrix
@@ -350,8 +350,10 @@ def _limbs_again(
         if len(instants) > 1 and min(rivals, default=np.inf) > CLOSE * found.start_costs[t]:
             continue
 
-        def problem_of(stage: Stage, mean: NDArray[np.float64], instant: Instant = instant) -> Problem:
-            views = [make_view(o, stage.pixels) for o in instant.observations]
+        seen = Views(instant.observations)
+
+        def problem_of(stage: Stage, mean: NDArray[np.float64], seen: Views = seen) -> Problem:
+            views = seen.at(stage.pixels)
             items = np.array([(i, v) for i in range(len(mean)) for v in range(len(views))], dtype=np.int64)
             learned = learned_for(c, stage, mesh.joint_names)
             return Problem(

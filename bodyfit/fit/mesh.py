@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,13 @@ class Mesh:
         return self.shapedirs.shape[2]
 
 
+@lru_cache(maxsize=4)
 def garment_fields(model: BodyModel) -> NDArray[np.float32]:
-    """(V, 4) how much of each garment's thickness a vertex carries, 0 to 1, smooth across the borders of parts."""
+    """(V, 4) how much of each garment's thickness a vertex carries, 0 to 1, smooth across the borders of parts; kept
+    for the models used last, and not to be written to."""
     fields = np.zeros((model.num_vertices, len(GARMENTS)), np.float32)
     if model.part_labels is None:
+        fields.flags.writeable = False
         return fields
     names = list(model.part_names)
     for g, garment in enumerate(GARMENTS):
@@ -71,6 +75,7 @@ def garment_fields(model: BodyModel) -> NDArray[np.float32]:
     degree = np.maximum(np.asarray(A.sum(1)).ravel(), 1)[:, None]
     for _ in range(3):
         fields = (0.5 * fields + 0.5 * (A @ fields) / degree).astype(np.float32)
+    fields.flags.writeable = False
     return fields
 
 
@@ -112,11 +117,12 @@ def mesh_for(
     levels = min(level, len(model.levels))
     ids = np.arange(model.num_vertices, dtype=np.int32) if levels == 0 else model.levels[levels - 1].vertex_ids
     faces = model.faces if levels == 0 else model.levels[levels - 1].faces
-    template = model.rest_vertices(np.asarray(mean)).astype(np.float32)[ids]
-    dirs = model.shapedirs[ids][:, :, :num_betas]
+    own = slice(None) if levels == 0 else ids  # the full body's arrays are not copied, and never written to
+    template = model.rest_vertices(np.asarray(mean)).astype(np.float32)[own]
+    dirs = model.shapedirs[own][:, :, :num_betas]
     jointdirs = model.joint_shapedirs[:, :, :num_betas]
     if garments is not None:
-        dirs = np.concatenate([dirs, garments[ids].astype(np.float32)], 2)
+        dirs = np.concatenate([dirs, garments[own].astype(np.float32, copy=False)], 2)
         jointdirs = np.concatenate([jointdirs, np.zeros((model.num_joints, 3, garments.shape[2]))], 2)
     weight_joints, weights = model.sparse_weights
     if levels == 0 and model.sample_mask is not None:
@@ -125,8 +131,8 @@ def mesh_for(
     return Mesh(
         template=np.ascontiguousarray(template),
         shapedirs=np.ascontiguousarray(dirs),
-        weight_joints=np.ascontiguousarray(weight_joints[ids]),
-        weights=np.ascontiguousarray(weights[ids]),
+        weight_joints=np.ascontiguousarray(weight_joints[own]),
+        weights=np.ascontiguousarray(weights[own]),
         faces=np.ascontiguousarray(faces),
         joint_template=model.joints_at_rest(np.asarray(mean)),
         jointdirs=np.ascontiguousarray(jointdirs),

@@ -184,7 +184,10 @@ class Problem:
     def linearize(
         self, state: State, active: NDArray[np.bool_] | None = None, *, want_rows: bool = True
     ) -> Linearization:
-        """Cost and normal equations at a state; instants whose group is not active are left at zero."""
+        """Cost and normal equations at a state; instants whose group is not active are left at zero.
+
+        Without rows the costs alone are worked out.
+        """
         device = self.config.solver
         if device is not None and device.takes(self):
             return device.linearize(LinearizeJob(self, state, active, want_rows))
@@ -205,6 +208,7 @@ class Problem:
             np.zeros((len(self.items), E.NUM_STATS)),
         )  # fmt: skip
         todo = [i for i, (n, _) in enumerate(self.items) if on[state.group[n]]]
+        settings = [self.settings(view) for view in self.views]
         threads = max(1, min(self.config.threads, len(todo)))
         while len(self._scratch) < threads:
             self._scratch.append(Scratch(mesh))
@@ -214,7 +218,8 @@ class Problem:
             scratch = self._scratch[lane]
             for i in todo[lane::threads]:
                 checkpoint()
-                found[i] = self.item_equations(state, i, scratch, out.stats[i], want_rows=want_rows)
+                which = settings[self.items[i][1]]
+                found[i] = self.item_equations(state, i, scratch, out.stats[i], want_rows=want_rows, settings=which)
 
         if threads == 1:
             work(0)
@@ -234,17 +239,24 @@ class Problem:
                 out.pose_gradient[n] += g[:Q]
                 out.shape_gradient[k] += g[Q:]
         self._add_colors(state, on, out, want_rows=want_rows)
-        self._add_priors(state, on, out)
+        self._add_priors(state, on, out, want_rows=want_rows)
         return out
 
     def item_equations(
-        self, state: State, i: int, scratch: Scratch, stats: NDArray[np.float64], *, want_rows: bool
+        self,
+        state: State,
+        i: int,
+        scratch: Scratch,
+        stats: NDArray[np.float64],
+        *,
+        want_rows: bool,
+        settings: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """H (P, P), g (P,) of one item, P = pose and what is shared, and the cost of its keypoints; fills `stats`."""
         n, v = self.items[i]
         P = 3 * state.rotations.shape[1] + 3 + self.mesh.num_shape
         H, g = np.empty((P, P) if want_rows else (1, 1)), np.empty(P)
-        self.view_equations(state, n, self.views[v], scratch, H, g, stats, want_rows=want_rows)
+        self.view_equations(state, n, self.views[v], scratch, H, g, stats, want_rows=want_rows, settings=settings)
         return H, g, self._add_keypoints(state, n, self.views[v], H, g, want_rows=want_rows)
 
     def _add_colors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool) -> None:
@@ -281,15 +293,17 @@ class Problem:
         stats: NDArray[np.float64],
         *,
         want_rows: bool,
+        settings: NDArray[np.float64] | None = None,
     ) -> None:
-        """One instant against one view."""
+        """One instant against one view; `settings` are the view's, where they are known already."""
         mesh = self.mesh
         E.linearize_view(
             mesh.template, mesh.shapedirs, mesh.weight_joints, mesh.weights, mesh.faces,
             mesh.joint_template, mesh.jointdirs, mesh.parents,
             state.rotations[n], state.transl[n], state.shape[state.group[n]],
             view.R_cw, view.t_cw, view.intrinsics, view.depth, view.label, view.near_person,
-            mesh.floor_vertices, view.floor_plane if self.use_floor else np.zeros(4), self.settings(view), want_rows,
+            mesh.floor_vertices, view.floor_plane if self.use_floor else np.zeros(4),
+            self.settings(view) if settings is None else settings, want_rows,
             scratch.rest, scratch.points, *scratch.of(view), H, g, stats,
         )  # fmt: skip
 
@@ -340,7 +354,8 @@ class Problem:
         self._add_priors(state, np.ones(n_groups, bool), out)
         return out
 
-    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization) -> None:
+    def _add_priors(self, state: State, on: NDArray[np.bool_], out: Linearization, *, want_rows: bool = True) -> None:
+        """Adds the priors of the groups that are on; without rows to the cost alone."""
         n_joints = state.rotations.shape[1]
         live = on[state.group]
         learned = self.learned_prior if self.break_ties else None
@@ -348,31 +363,41 @@ class Problem:
             state.rotations[live], self.pose_mean[live], self.pose_prior, self.stage.pose_prior,
             None if learned is None else learned.covered,
         )  # fmt: skip
-        where = np.flatnonzero(live)
+        # blocks are added to views of the matrices: each addition by a list of instants would copy them
+        everywhere = bool(live.all())
+        where = slice(None) if everywhere else np.flatnonzero(live)
         out.instant_cost[where] += cost
-        out.pose_gradient[where, : 3 * n_joints] += gradient.reshape(len(where), -1)
-        for j in range(1, n_joints):
-            out.A[where, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
+        A, pull = (
+            (out.A, out.pose_gradient) if everywhere or not want_rows else (out.A[where], out.pose_gradient[where])
+        )
+        if want_rows:
+            pull[:, : 3 * n_joints] += gradient.reshape(len(gradient), -1)
+            for j in range(1, n_joints):
+                A[:, 3 * j : 3 * j + 3, 3 * j : 3 * j + 3] += hessian[:, j]
         whole = [learned.terms(state.rotations[live], self.stage.pose_prior)] if learned is not None else []
         if self.spheres is not None and self.break_ties:
             whole.append(self.spheres.terms(state.rotations[live]))
         for cost, gradient, hessian in whole:
             out.instant_cost[where] += cost
-            out.pose_gradient[where, : 3 * n_joints] += gradient
-            out.A[where, : 3 * n_joints, : 3 * n_joints] += hessian
+            if want_rows:
+                pull[:, : 3 * n_joints] += gradient
+                A[:, : 3 * n_joints, : 3 * n_joints] += hessian
         pairs = arm_pairs(self.mesh.joint_names) if self.break_ties else []
         if pairs:
             cost, gradient, hessian = alike_terms(state.rotations[live], pairs)
             out.instant_cost[where] += cost
-            for k, pair in enumerate(pairs):
+            for k, pair in enumerate(pairs if want_rows else ()):
                 for p, a in enumerate(pair):
-                    out.pose_gradient[where, 3 * a : 3 * a + 3] += gradient[:, k, p]
+                    pull[:, 3 * a : 3 * a + 3] += gradient[:, k, p]
                     for q, b in enumerate(pair):
-                        out.A[where, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+                        A[:, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] += hessian[:, k, p, :, q]
+        if want_rows and not everywhere:
+            out.A[where], out.pose_gradient[where] = A, pull
         np.add.at(out.cost, state.group, out.instant_cost)
         precision = self.shape_prior.precision / self.stage.shape_prior**2
         d = state.shape[on] - self.shape_prior.mean
-        pull = d @ precision
-        out.cost[on] += 0.5 * (d * pull).sum(1)
-        out.shape_gradient[on] += pull
-        out.C[on] += precision
+        shape_pull = d @ precision
+        out.cost[on] += 0.5 * (d * shape_pull).sum(1)
+        if want_rows:
+            out.shape_gradient[on] += shape_pull
+            out.C[on] += precision
