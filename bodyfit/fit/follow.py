@@ -51,6 +51,8 @@ class Expected(Problem):
         cost = 0.5 * w * float((theta * theta).sum()) + 0.5 * float(shift @ shift) / self.sigma_move_m**2
         out.instant_cost[0] += cost
         out.cost[0] += cost
+        if not want_rows:
+            return
         out.pose_gradient[0, : 3 * joints] += w * (theta[:, None] @ D).ravel()
         blocks = out.A[0, : 3 * joints, : 3 * joints].reshape(joints, 3, joints, 3)
         each = np.arange(joints)

@@ -106,7 +106,14 @@ class RigProblem(Problem):
         return self.mesh.num_shape + self.layout.size
 
     def item_equations(
-        self, state: State, i: int, scratch: Scratch, stats: NDArray[np.float64], *, want_rows: bool
+        self,
+        state: State,
+        i: int,
+        scratch: Scratch,
+        stats: NDArray[np.float64],
+        *,
+        want_rows: bool,
+        settings: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """One item's normal equations over the pose, the shape and the rig."""
         n = int(self.items[i, 0])
@@ -114,7 +121,7 @@ class RigProblem(Problem):
         theta = state.shape[state.group[n], self.mesh.num_shape :]
         delay = float(self.item_delay[i]) + self.layout.delay(theta, k)
         seen, L = self.seen_body(state, n, k, delay, theta)
-        H, g, cost = super().item_equations(seen, i, scratch, stats, want_rows=want_rows)
+        H, g, cost = super().item_equations(seen, i, scratch, stats, want_rows=want_rows, settings=settings)
         return (L.T @ H @ L, L.T @ g, cost) if want_rows else (H, g, cost)
 
     def seen_body(
