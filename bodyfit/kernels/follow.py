@@ -120,7 +120,7 @@ def _height(plane, fx, fy, cx, cy, r, c, z):
     return (plane[0] * (np.float32(c) - cx) / fx + plane[1] * (np.float32(r) - cy) / fy + plane[2]) * z + plane[3]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _soles(rules, plane, fx, fy, cx, cy, out_depth, out_label):
     """Floor beside a foot may be the foot's rim, which lies no higher than the floor's noise: it becomes unknown."""
     h, w = out_label.shape
@@ -155,7 +155,7 @@ def _person_towards(out_depth, out_label, r, c, dr, dc, reach):
     return np.float32(0.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _unread(depth, flying, row0, col0, stride, out_depth, out_label):
     """Pixels without a reading of a surface that are the person's all the same: specks within them, and mixed pixels on
     their rim that are nearer to them than to what lies behind (`bodyfit.observe.silhouette`); how many. Until the end

@@ -247,7 +247,7 @@ def bridges(points, use, out):
         out[d], _, _, _ = bridge(some, n, kept, uv, order, hull)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def extremum(values, sign):
     """The largest (sign 1) or smallest (-1) of evenly spaced values, NaN left out, and its fractional index.
 
@@ -275,7 +275,7 @@ def extrema(values, sign, out):
         out[d, 0], out[d, 1] = extremum(values[d], sign)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def enclosed_volume(points, faces):
     """Cubic metres inside a closed mesh whose faces (F, 3) are wound outwards: the sum of signed tetrahedra."""
     total = 0.0
