@@ -77,10 +77,10 @@ class AlikeErrors:
             anchors: (K,) which pose each shows.
             noise: the sensor's in one frame, see `noise_of`.
         """
-        alike = np.maximum(np.bincount(anchors), 1)
-        say = np.where(np.bincount(anchors) > 0, 1 / (self.posed + noise / alike), 0.0)
+        _, pose, alike = np.unique(anchors, return_inverse=True, return_counts=True)
+        say = 1 / (self.posed + noise / alike)
         together = (self.always + self.posed + noise) / (self.always + 1 / say.sum())
-        return np.asarray(together * (say / say.sum() / alike)[anchors], np.float64)
+        return np.asarray(together * (say / say.sum() / alike)[pose], np.float64)
 
 
 @dataclass

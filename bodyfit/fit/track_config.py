@@ -165,7 +165,7 @@ class TrackConfig:
     novel_rad: float = 0.3
     """a frame tells something new of the shape when a joint or the heading differs by this from all that did before"""
     keyframes: int = 20
-    """so many frames tell of the shape"""
+    """so many frames of new poses tell of the shape, and before a noisy sensor as many of known ones"""
     alike: AlikeErrors = field(default_factory=AlikeErrors)
     """how much they tell together: clothes and what the model cannot be err in all of them alike"""
     tell_at_once: int = 4

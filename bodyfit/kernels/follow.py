@@ -12,6 +12,7 @@ AROUND_PX = 3
 """how far a rim is looked for at most, whatever a stereo matcher's window"""
 
 LEAST_SOLE_PX = 1.5
+"""floor this near to a foot may be its rim, however wide a pixel is"""
 UNREAD_PX = 2.5
 """so near to the person what has no reading may be theirs"""
 MIXED_OVER, MIXED_BEFORE_M = 1.03, 0.15

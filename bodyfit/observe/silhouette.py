@@ -239,6 +239,7 @@ def label_pixels(
         (H, W) uint8 of BACKGROUND, PERSON and UNKNOWN.
     """
     from bodyfit.kernels.depthgrid import nearest_pixel
+    from bodyfit.kernels.follow import LEAST_SOLE_PX
 
     label = np.zeros(person.shape, np.uint8)
     shape = mask if mask is not None else person
@@ -263,7 +264,9 @@ def label_pixels(
         out[doubtful[box]] = UNKNOWN
     if scene.ground.plane is not None:
         height = near.height[box]
-        v, u = pixels_where(reading & ~own & (height < SOLE_HEIGHT_M) & (distance <= max(SOLE_BAND_M / pixel, 1.5)))
+        v, u = pixels_where(
+            reading & ~own & (height < SOLE_HEIGHT_M) & (distance <= max(SOLE_BAND_M / pixel, LEAST_SOLE_PX))
+        )
         foot = height.ravel()[owner[v, u]] < FOOT_HEIGHT_M
         out[v[foot], u[foot]] = UNKNOWN
     out[own] = PERSON
@@ -293,6 +296,7 @@ def _label_gaps(
     import cv2
 
     from bodyfit.kernels.depthgrid import gap_facts
+    from bodyfit.kernels.follow import UNREAD_PX
 
     count, numbered, stats, _ = cv2.connectedComponentsWithStats((~reading).astype(np.uint8), connectivity=4)
     gaps = np.asarray(numbered, dtype=np.int32)
@@ -310,7 +314,7 @@ def _label_gaps(
     out[per_pixel == 1] = UNKNOWN
     inner = per_pixel == 2
     out[inner] = UNKNOWN
-    out[inner & (distance <= 2.5)] = PERSON  # a crease or a speck; a hole wider than that might be one
+    out[inner & (distance <= UNREAD_PX)] = PERSON  # a crease or a speck; a hole wider than that might be one
     air = per_pixel == 4
     out[air & (distance < EDGE_BAND_M / pixel)] = UNKNOWN
     # hair: above the head's crown
@@ -334,7 +338,9 @@ def _label_mixed(
 
     A mixed pixel's depth lies between the two surfaces in the measure in which it sees each of them.
     """
-    v, u = pixels_where((distance <= 2.5) & (raw > 0) & ~reading)
+    from bodyfit.kernels.follow import MIXED_BEFORE_M, UNREAD_PX
+
+    v, u = pixels_where((distance <= UNREAD_PX) & (raw > 0) & ~reading)
     beside = raw.ravel()[owner[v, u]]
     others = np.pad(np.where(reading & ~own, raw, 0), 2)
     behind = np.zeros(len(v), np.float32)
@@ -342,5 +348,5 @@ def _label_mixed(
         for du in range(5):
             behind = np.maximum(behind, others[v + dv, u + du])
     mixed = raw[v, u]
-    theirs = (behind > beside) & (mixed < 0.5 * (beside + behind)) & (mixed > beside - 0.15)
+    theirs = (behind > beside) & (mixed < 0.5 * (beside + behind)) & (mixed > beside - MIXED_BEFORE_M)
     out[v[theirs], u[theirs]] = PERSON
